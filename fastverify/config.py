@@ -1,0 +1,201 @@
+"""Settings: one frozen object, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from .errors import ConfigError
+
+TransferMethod = Literal["cookie", "header"]
+AntiCsrf = Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"]
+SameSite = Literal["strict", "lax", "none"]
+WhenStale = Literal["refuse", "allow"]
+SigningAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
+
+_YEAR = 31_536_000
+_MIN_SECRET = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """How sessions behave. All spans are in seconds; the defaults are SuperTokens' where it has one (wire.md section 3.1).
+
+    Raises:
+        ConfigError: naming the field that cannot work, and what to change.
+    """
+
+    #: Scheme and host of the API, with no path: ``https://api.example.com``.
+    api_domain: str
+    #: Scheme and host of the website.
+    website_domain: str
+    #: At least 32 random bytes, kept outside the store; or several, the current one first and the retired ones after it.
+    secret: bytes | Sequence[bytes] = field(repr=False)
+
+    #: Where the session routes live: ``{api_domain}{api_gateway_path}{api_base_path}/session/refresh``.
+    api_base_path: str = "/auth"
+    #: The part of the path that a gateway strips before the application sees it.
+    api_gateway_path: str = ""
+
+    #: Life of an access token.
+    access_token_lifetime: int = 3_600
+    #: Life of an unused refresh token; each refresh starts it anew.
+    refresh_token_lifetime: int = 8_640_000
+    #: Life of a session, however busy it is.
+    absolute_lifetime: int = _YEAR
+    #: How long a session may go without a refresh. None: ``refresh_token_lifetime``.
+    idle_timeout: int | None = None
+    #: Sessions a user may have at once; the oldest is ended for a new one. None: no limit.
+    max_sessions_per_user: int | None = None
+    #: W of rotation.md: no honest refresh request or reply is still under way after it. 0: strict one-time tokens.
+    exchange_seconds: int = 10
+
+    #: Signs access tokens. Each key is bound to one algorithm; after a change the old keys go on verifying.
+    signing_algorithm: SigningAlgorithm = "ES256"
+    #: A new signing key is made this often.
+    signing_key_interval: int = 604_800
+
+    #: B of revocation.md: a verifier that has not heard from the store for this long is stale.
+    revocation_staleness: float = 5.0
+    #: What a stale verifier does: refuse with StoreUnavailable, or allow (counted).
+    when_stale: WhenStale = "refuse"
+    #: Verified tokens remembered by each process.
+    cache_size: int = 65_536
+
+    #: None: VIA_CUSTOM_HEADER where SameSite computes to none, else NONE.
+    anti_csrf: AntiCsrf | None = None
+    #: None: host-only cookies. ``.example.com`` shares them among the APIs below it.
+    cookie_domain: str | None = None
+    #: None: whether ``api_domain`` is https.
+    cookie_secure: bool | None = None
+    #: None: ``none`` where API and website are different sites, else ``lax``.
+    cookie_same_site: SameSite | None = None
+    #: None: as the request asks (``st-auth-mode``); else only this method is used.
+    token_transfer_method: TransferMethod | None = None
+    #: Also show the access token to scripts when cookies carry it.
+    expose_access_token_to_frontend_in_cookie_based_auth: bool = False
+    #: Status of *try refresh token* and *unauthorised*; must be the client's ``sessionExpiredStatusCode``.
+    session_expired_status_code: int = 401
+    #: Status of a failed claim; must be the client's ``invalidClaimStatusCode``.
+    invalid_claim_status_code: int = 403
+
+    #: First part of every key in the store; two applications on one store need two prefixes.
+    key_prefix: str = "fv"
+    #: Shards of a new store: a power of two up to 256. A store that is in use keeps the number it began with.
+    shards: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("api_domain", "website_domain"):
+            object.__setattr__(self, name, _origin(name, getattr(self, name)))
+        for name in ("api_base_path", "api_gateway_path"):
+            object.__setattr__(self, name, _path(name, getattr(self, name)))
+        object.__setattr__(self, "secret", _secrets(self.secret))
+        for name, least in (("access_token_lifetime", 1), ("refresh_token_lifetime", 1), ("absolute_lifetime", 1),
+                            ("signing_key_interval", 5), ("exchange_seconds", 0), ("cache_size", 0)):  # fmt: skip
+            _whole(name, getattr(self, name), least)
+        for name in ("idle_timeout", "max_sessions_per_user"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 1)
+        if self.refresh_token_lifetime <= self.access_token_lifetime:
+            raise ConfigError(
+                "refresh_token_lifetime", f"must be longer than access_token_lifetime ({self.access_token_lifetime} s)"
+            )
+        if not isinstance(self.revocation_staleness, int | float) or not self.revocation_staleness >= 2:
+            raise ConfigError("revocation_staleness", "must be at least 2 seconds: room for one lost poll")
+        _one_of("when_stale", self.when_stale, WhenStale)
+        _one_of("signing_algorithm", self.signing_algorithm, SigningAlgorithm)
+        for name, allowed in (
+            ("anti_csrf", AntiCsrf),
+            ("cookie_same_site", SameSite),
+            ("token_transfer_method", TransferMethod),
+        ):
+            if getattr(self, name) is not None:
+                _one_of(name, getattr(self, name), allowed)
+        for name in ("session_expired_status_code", "invalid_claim_status_code"):
+            if not 400 <= getattr(self, name) <= 599:
+                raise ConfigError(name, "must be an HTTP error status, 400 to 599")
+        if self.session_expired_status_code == self.invalid_claim_status_code:
+            raise ConfigError(
+                "invalid_claim_status_code",
+                "must differ from session_expired_status_code: the client tells them apart by it",
+            )
+        if self.shards not in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+            raise ConfigError("shards", "must be a power of two from 1 to 256")
+        check_prefix("key_prefix", self.key_prefix)
+
+    @property
+    def issuer(self) -> str:
+        """The ``iss`` of every access token: API domain, gateway path and base path."""
+        return f"{self.api_domain}{self.api_gateway_path}{self.api_base_path}"
+
+    @property
+    def idle_lifetime(self) -> int:
+        """Seconds a session may go without a refresh."""
+        return (
+            self.refresh_token_lifetime
+            if self.idle_timeout is None
+            else min(self.idle_timeout, self.refresh_token_lifetime)
+        )
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """The secrets, the current one first."""
+        return self.secret  # type: ignore[return-value]  # __post_init__ made it a tuple
+
+
+def check_prefix(field_name: str, prefix: str) -> str:
+    """A key prefix becomes part of a hash tag, so braces and the like would break it."""
+    if (
+        not isinstance(prefix, str)
+        or not prefix
+        or not prefix.isascii()
+        or not prefix.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    ):
+        raise ConfigError(field_name, "must be letters, digits, '-', '_' or '.'")
+    return prefix
+
+
+def _origin(name: str, value: str) -> str:
+    """Scheme, host and port of a URL, lower case, with nothing after them."""
+    if not isinstance(value, str):
+        raise ConfigError(name, "must be a str such as 'https://api.example.com'")
+    parts = urlsplit(value.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(name, "must start with https:// (or http:// in development) and name a host")
+    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+        raise ConfigError(name, "must be scheme and host only; paths go to api_base_path and api_gateway_path")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _path(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(name, "must be a str such as '/auth'")
+    value = "/" + value.strip("/") if value.strip("/") else ""
+    if any(c in value for c in " ;?#%\\") or not value.isascii() or not value.isprintable():
+        raise ConfigError(name, "must be a plain URL path")
+    return value
+
+
+def _secrets(value: bytes | Sequence[bytes]) -> tuple[bytes, ...]:
+    secrets = (value,) if isinstance(value, bytes) else tuple(value) if isinstance(value, list | tuple) else ()
+    if not secrets or not all(isinstance(s, bytes) for s in secrets):
+        raise ConfigError("secret", "must be bytes, or a list of bytes with the current secret first")
+    if any(len(s) < _MIN_SECRET or len(set(s)) < 8 for s in secrets):
+        raise ConfigError(
+            "secret", f"must be at least {_MIN_SECRET} random bytes, for example from secrets.token_bytes(32)"
+        )
+    if len(set(secrets)) != len(secrets):
+        raise ConfigError("secret", "names one secret twice")
+    return secrets
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(name, f"must be a whole number of at least {least}")
+
+
+def _one_of(name: str, value: Any, literal: Any) -> None:
+    if value not in get_args(literal):
+        raise ConfigError(name, f"must be one of {', '.join(get_args(literal))}")

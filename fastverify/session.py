@@ -1,0 +1,174 @@
+"""The values that callers hold: sessions, and what the store knows of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .errors import InvalidClaim
+
+if TYPE_CHECKING:
+    from ._core import Claims
+
+#: The ten members that every access token has (wire.md section 1.1); all others are the application's.
+DEFAULT_CLAIMS = frozenset(
+    (
+        "sub",
+        "exp",
+        "iat",
+        "sessionHandle",
+        "refreshTokenHash1",
+        "parentRefreshTokenHash1",
+        "antiCsrfToken",
+        "tId",
+        "rsub",
+        "iss",
+    )
+)
+DEFAULT_TENANT = "public"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """One signed-in user, as one access token states it. Immutable: callers who share it cannot disturb each other."""
+
+    #: Stable id of the session: a UUID, followed by ``_<tenant>`` for any tenant but ``public``.
+    handle: str
+    user_id: str
+    #: The login method's user id (SuperTokens: recipe user id); equals ``user_id`` unless accounts are linked.
+    login_id: str
+    tenant: str
+    #: The application's own claims.
+    payload: Mapping[str, Any]
+    access_token: str = field(repr=False)
+    #: Seconds since the epoch.
+    expires_at: int
+    #: Seconds since the epoch.
+    issued_at: int
+    #: The whole verified claims set.
+    claims: Claims = field(repr=False)
+
+    @classmethod
+    def from_claims(cls, claims: Claims) -> Session:
+        """Read a session out of verified claims.
+
+        Raises:
+            InvalidClaim: the claims are not those of a session (wire.md section 1.1), for example another service's token.
+        """
+        session = claims._session
+        if session is None:
+            session = claims._session = cls._read(claims)
+        return session
+
+    @classmethod
+    def _read(cls, claims: Claims) -> Session:
+        for name in ("sub", "rsub", "tId", "sessionHandle", "refreshTokenHash1"):
+            value = claims.get(name)
+            if not isinstance(value, str) or not value:
+                raise InvalidClaim(
+                    f"not a session's token: {name} is {'missing' if value is None else 'malformed'}", claim=name
+                )
+        handle, tenant = claims["sessionHandle"], claims["tId"]
+        handle_bytes(handle)
+        if claims.issued_at is None:
+            raise InvalidClaim("not a session's token: iat is missing", claim="iat")
+        if claims.get("stt", 0) != 0:  # an OAuth 2 access token of the same issuer
+            raise InvalidClaim("not a session's token: stt is set", claim="stt")
+        return cls(
+            handle=handle,
+            user_id=claims["sub"],
+            login_id=claims["rsub"],
+            tenant=tenant,
+            payload=Payload(claims),
+            access_token=claims.token,
+            expires_at=claims.expires_at,
+            issued_at=claims.issued_at,
+            claims=claims,
+        )
+
+
+class Payload(Mapping[str, Any]):
+    """The application's claims: a read-only view of a claims set without the default ten."""
+
+    __slots__ = ("_claims",)
+
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+
+    def __getitem__(self, name: str) -> Any:
+        if name in DEFAULT_CLAIMS:
+            raise KeyError(name)
+        return self._claims[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._claims if name not in DEFAULT_CLAIMS)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"Payload({dict(self)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What a sign-in or a refresh hands out."""
+
+    session: Session
+    access_token: str = field(repr=False)
+    #: Always the refresh token to keep, whether or not it is new.
+    refresh_token: str = field(repr=False)
+    #: Whether ``refresh_token`` is another one than was presented. Where it is not, no refresh cookie or header may be set (rotation.md section 3).
+    refresh_token_changed: bool
+    #: Seconds since the epoch; when the refresh token expires if it is not used.
+    refresh_token_expires_at: int
+    #: For the page's script: base64 of ``{"uid", "ate", "up"}``. Not signed: never to be trusted by a server.
+    front_token: str = field(repr=False)
+    #: None unless the session is bound to one.
+    anti_csrf_token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What the store knows of a session. Instants are in seconds since the epoch."""
+
+    handle: str
+    user_id: str
+    login_id: str
+    tenant: str
+    #: The application's claims, as the next access token will hold them.
+    payload: dict[str, Any]
+    #: Kept on the server only.
+    data: Any
+    device: dict[str, Any]
+    created_at: int
+    #: Last refresh.
+    last_seen_at: int
+    #: When the session ends if it is not refreshed.
+    expires_at: int
+    #: When it ends however busy it is.
+    absolute_expires_at: int
+
+
+def handle_bytes(handle: str) -> bytes:
+    """The 16 bytes that a session handle names, whatever tenant follows them.
+
+    Raises:
+        InvalidClaim: not a handle.
+    """
+    head = handle[:36]
+    try:
+        raw = uuid.UUID(head)
+    except (ValueError, AttributeError):
+        raise InvalidClaim("malformed session handle", claim="sessionHandle") from None
+    if str(raw) != head or (len(handle) > 36 and handle[36] != "_"):
+        raise InvalidClaim("malformed session handle", claim="sessionHandle")
+    return raw.bytes
+
+
+def format_handle(raw: bytes, tenant: str) -> str:
+    """The handle of 16 bytes: UUID form, with the tenant behind it unless it is the default one."""
+    text = str(uuid.UUID(bytes=raw))
+    return text if tenant == DEFAULT_TENANT else f"{text}_{tenant}"

@@ -1,0 +1,1 @@
+"""Stores: Redis or Valkey behind one door, ``open_store(url)``."""

@@ -1,0 +1,48 @@
+"""What a flow may ask of a store: run one named script, atomically, on one shard."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any, TypeAlias, TypeVar
+
+_INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One script call.
+
+    ``script`` is a file of ``lua/`` without its ending. ``tag`` is a hash tag such as ``{fv:3}``: it is the script's only KEY, and every key that the
+    script touches starts with it, so one slot holds them all. ``args`` are the script's ARGV and may hold secrets: they are not shown.
+    """
+
+    script: str
+    tag: str
+    args: tuple[str | bytes | int, ...] = field(default=(), repr=False)
+
+
+T = TypeVar("T")
+#: A flow: yields calls, is sent their replies, returns its result.
+Flow: TypeAlias = Generator[Call, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text as it is sent, and the SHA-1 that EVALSHA names it by."""
+
+    text: bytes
+    sha1: str
+
+
+@cache
+def script(name: str) -> Script:
+    """Read ``lua/<name>.lua``, with each ``-- include: <part>`` line replaced by ``lua/parts/<part>.lua``."""
+    folder = files(__package__) / "lua"
+    text = (folder / f"{name}.lua").read_text("utf-8")
+    text = _INCLUDE.sub(lambda m: (folder / "parts" / f"{m[1]}.lua").read_text("utf-8"), text)
+    return Script(text.encode(), hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
