@@ -1,0 +1,59 @@
+# On a fresh machine:  make demo   and   make test
+# They need Python 3.11 or newer, a C compiler and the package registries. All that they install goes into .venv.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# What the installation is made of. A change here builds the core anew and looks at the dependencies again.
+SOURCES := pyproject.toml setup.py $(wildcard src/*.pyx src/*.pxd src/_core/*.pyx)
+
+.PHONY: help demo test long lint bench wheel clean
+
+help:
+	@echo 'make demo   a store, the session service and a demo site; prints one URL     (ARGS=--once: report and stop)'
+	@echo 'make test   the test suite                                                   (ARGS="-k refresh": some of it)'
+	@echo 'make long   the tests that take too long for make test'
+	@echo 'make lint   ruff, cython-lint, codespell'
+	@echo 'make bench  what verifying a token costs on this machine'
+	@echo 'make wheel  an sdist and a wheel, in dist/'
+	@echo 'make clean  removes what the others made'
+
+demo: $(VENV)/.for-demo
+	@$(BIN)/fastverify demo $(ARGS)
+
+test: $(VENV)/.for-test
+	$(BIN)/python -m pytest $(ARGS)
+
+long: $(VENV)/.for-test
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+lint: $(VENV)/.for-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/cython-lint src
+	$(BIN)/codespell
+
+bench: $(VENV)/.for-test
+	$(BIN)/python bench/verify.py $(ARGS)
+
+wheel: $(VENV)/.for-test
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info src/*.c fastverify/_core.*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp says what the environment holds: nothing is installed twice.
+$(VENV)/.for-demo: EXTRAS := embedded,server
+$(VENV)/.for-test: EXTRAS := test
+$(VENV)/.for-demo $(VENV)/.for-test: $(SOURCES) | $(BIN)/python
+	@echo 'Building the core and installing $(EXTRAS) into $(VENV) ...'
+	@$(PIP) install --quiet --editable '.[$(EXTRAS)]'
+	@touch $@ $(VENV)/.for-demo
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("fastverify needs Python 3.11 or newer; name one with make PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)

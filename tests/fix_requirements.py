@@ -1,0 +1,43 @@
+"""What a machine may lack, and what happens then: one skip that says what to install, or a failure where nothing may be missing.
+
+Set ``FASTVERIFY_REQUIRE_ALL=1`` (as ``.ci/run`` does) where every tool is known to be installed: a skipped test fails there,
+whoever skipped it and why.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator
+from typing import TypeVar
+
+import pytest
+
+R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
+
+
+def require_tool(name: str, hint: str) -> str:
+    """The path of a program; without it the test is skipped with one line that names it and what to install."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is missing: {hint}")
+    return path
+
+
+def _fail_if_skipped(report: R) -> R:
+    expected_failure = hasattr(report, "wasxfail")
+    if report.skipped and not expected_failure and os.environ.get("FASTVERIFY_REQUIRE_ALL"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"FASTVERIFY_REQUIRE_ALL is set, and this was skipped: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _fail_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _fail_if_skipped((yield))
