@@ -1,7 +1,7 @@
-"""What a machine may lack, and what happens then: one skip that says what to install, or a failure where nothing may be missing.
+"""What a machine may lack: one skip that says what to install, or a failure where nothing may be missing.
 
-Set ``FASTVERIFY_REQUIRE_ALL=1`` (as ``.ci/run`` does) where every tool is known to be installed: a skipped test fails there,
-whoever skipped it and why.
+Set ``FASTVERIFY_REQUIRE_ALL=1`` (as ``.ci/run`` does) where every tool is known to be installed: a skipped test fails
+there, whoever skipped it and why.
 """
 
 from __future__ import annotations
