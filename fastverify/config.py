@@ -21,7 +21,7 @@ _MIN_SECRET = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """How sessions behave. All spans are in seconds; the defaults are SuperTokens' where it has one (wire.md section 3.1).
+    """How sessions behave. All spans are in seconds; the defaults are SuperTokens' where it has one.
 
     Raises:
         ConfigError: naming the field that cannot work, and what to change.
@@ -31,7 +31,7 @@ class Config:
     api_domain: str
     #: Scheme and host of the website.
     website_domain: str
-    #: At least 32 random bytes, kept outside the store; or several, the current one first and the retired ones after it.
+    #: At least 32 random bytes, kept outside the store; or several, the current one first, retired ones after it.
     secret: bytes | Sequence[bytes] = field(repr=False)
 
     #: Where the session routes live: ``{api_domain}{api_gateway_path}{api_base_path}/session/refresh``.

@@ -22,8 +22,8 @@
      |   +- DuplicateCookies  401   several cookies of one name; none can be trusted
      +- StoreUnavailable      503   an infrastructure fault; says nothing about the session
 
-Every class has a stable ``code`` (snake case) and a ``status_hint`` (HTTP). Messages say what was wrong and never hold a token.
-A ``SessionError`` that has an ``InvalidToken`` behind it carries it as ``__cause__``.
+Every class has a stable ``code`` (snake case) and a ``status_hint`` (HTTP). Messages say what was wrong and never hold
+a token. A ``SessionError`` that has an ``InvalidToken`` behind it carries it as ``__cause__``.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Session:
         """Read a session out of verified claims.
 
         Raises:
-            InvalidClaim: the claims are not those of a session (wire.md section 1.1), for example another service's token.
+            InvalidClaim: the claims are not those of a session, for example another service's token.
         """
         session = claims._session
         if session is None:
@@ -120,7 +120,8 @@ class Issued:
     access_token: str = field(repr=False)
     #: Always the refresh token to keep, whether or not it is new.
     refresh_token: str = field(repr=False)
-    #: Whether ``refresh_token`` is another one than was presented. Where it is not, no refresh cookie or header may be set (rotation.md section 3).
+    #: Whether it is another one than was presented. Where it is not, no refresh cookie or header may be set: a late
+    #: reply would move the client backwards.
     refresh_token_changed: bool
     #: Seconds since the epoch; when the refresh token expires if it is not used.
     refresh_token_expires_at: int

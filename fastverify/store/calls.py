@@ -17,8 +17,9 @@ _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
 class Call:
     """One script call.
 
-    ``script`` is a file of ``lua/`` without its ending. ``tag`` is a hash tag such as ``{fv:3}``: it is the script's only KEY, and every key that the
-    script touches starts with it, so one slot holds them all. ``args`` are the script's ARGV and may hold secrets: they are not shown.
+    ``script`` is a file of ``lua/`` without its ending. ``tag`` is a hash tag such as ``{fv:3}``: it is the script's
+    only KEY, and every key that the script touches starts with it, so one slot holds them all. ``args`` are the
+    script's ARGV and may hold secrets: they are not shown.
     """
 
     script: str
@@ -41,8 +42,18 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """Read ``lua/<name>.lua``, with each ``-- include: <part>`` line replaced by ``lua/parts/<part>.lua``."""
+    """Read ``lua/<name>.lua``; each ``-- include: <part>`` line gives way to ``lua/parts/<part>.lua``, once."""
     folder = files(__package__) / "lua"
-    text = (folder / f"{name}.lua").read_text("utf-8")
-    text = _INCLUDE.sub(lambda m: (folder / "parts" / f"{m[1]}.lua").read_text("utf-8"), text)
-    return Script(text.encode(), hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    included: set[str] = set()
+
+    def expand(text: str) -> str:
+        return _INCLUDE.sub(include, text)
+
+    def include(line: re.Match[str]) -> str:
+        if line[1] in included:
+            return ""
+        included.add(line[1])
+        return expand((folder / "parts" / f"{line[1]}.lua").read_text("utf-8"))
+
+    text = expand((folder / f"{name}.lua").read_text("utf-8")).encode()
+    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())

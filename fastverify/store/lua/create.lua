@@ -1,0 +1,55 @@
+#!lua
+-- Makes a session's record and index entry; ends the session that it replaces and those beyond the user's limit, in the same step.
+-- KEYS[1] shard tag.
+-- ARGV: handle, user, idle ttl (ms), absolute ttl (ms), D (ms), most sessions of the user (0: no limit), handle to end or '',
+--       entry life (s), nonce, then the record's other fields and values.
+-- Reply: handle, now, idle expiry, absolute expiry, then the handles that were ended.
+-- include: time
+-- include: session
+-- include: primary
+local tag, handle, user = KEYS[1], ARGV[1], ARGV[2]
+local idle_ttl, abs_ttl, debounce, most = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local previous, life, nonce = ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local record, index, now = tag .. ':s:' .. handle, tag .. ':u:' .. user, now_ms()
+local abs_exp = now + abs_ttl
+local idle_exp = math.min(now + idle_ttl, abs_exp)
+hold_until(tag, now, debounce)
+
+local ended = {}
+local function finish(old)
+  end_session(tag, old, life, nonce, now)
+  ended[#ended + 1] = old
+end
+if previous ~= '' then
+  finish(previous)
+end
+
+-- The index may name sessions that expired idle: they are swept here, where it grows.
+local others = {}
+for _, other in ipairs(redis.call('ZRANGE', index, 0, -1)) do
+  local made, expires = unpack(redis.call('HMGET', tag .. ':s:' .. other, 'created_at', 'idle_exp'))
+  if made and tonumber(expires) > now then
+    others[#others + 1] = { other, tonumber(made) }
+  else
+    redis.call('ZREM', index, other)
+  end
+end
+if most > 0 then
+  table.sort(others, function(a, b)
+    return a[2] < b[2]
+  end)
+  for i = 1, #others - most + 1 do
+    finish(others[i][1])
+  end
+end
+
+local at = whole(now)
+redis.call('HSET', record, 'user', user, 'G', 0, 'handed_at', at, 'created_at', at, 'seen_at', at, 'redelivered', 0,
+  'idle_ttl', whole(idle_ttl), 'idle_exp', whole(idle_exp), 'abs_exp', whole(abs_exp))
+for i = 10, #ARGV, 2 do
+  redis.call('HSET', record, ARGV[i], ARGV[i + 1])
+end
+redis.call('PEXPIREAT', record, whole(idle_exp))
+redis.call('ZADD', index, whole(abs_exp), handle)
+redis.call('PEXPIREAT', index, redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2])
+return { handle, now, whole(idle_exp), whole(abs_exp), unpack(ended) }

@@ -1,0 +1,20 @@
+#!lua
+-- Where a follower begins: the tail of the shard's log (begun here if there is none), then the live windows. An entry up to the tail
+-- is in its window's set, which is read next; a later one comes by the log: nothing is missed.
+-- KEYS[1] shard tag. ARGV: nonce for a genesis entry. Reply: seq, nonce, windows...
+-- include: time
+-- include: log
+local tag, now = KEYS[1], now_ms()
+local seq, nonce = log_tail(tag .. ':log', ARGV[1], now)
+local reply = { seq, nonce }
+for _, window in ipairs(redis.call('ZRANGEBYSCORE', tag .. ':windows', whole(now / 1000), '+inf')) do
+  reply[#reply + 1] = window
+end
+-- Followers that have not reported for an hour are gone.
+for _, name in ipairs(redis.call('HKEYS', tag .. ':gw')) do
+  local at = string.match(redis.call('HGET', tag .. ':gw', name), '%d+$')
+  if tonumber(at) < now - 3600000 then
+    redis.call('HDEL', tag .. ':gw', name)
+  end
+end
+return reply

@@ -1,0 +1,11 @@
+-- include: text
+-- The time until which this primary holds back (rotation.md step 0): one that was promoted or restarted may know a little less than
+-- the one before it, so for D after it is first seen a token that looks rotated is not taken for theft, and nothing is rotated.
+local function hold_until(tag, now, debounce)
+  local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  if redis.call('GET', tag .. ':primary') ~= replid then
+    redis.call('SET', tag .. ':primary', replid)
+    redis.call('SET', tag .. ':hold', whole(now + debounce))
+  end
+  return tonumber(redis.call('GET', tag .. ':hold') or 0)
+end

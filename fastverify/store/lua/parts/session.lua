@@ -1,0 +1,20 @@
+-- include: blacklist
+-- Ends one session: its record and index entry go, and its revocation entry is written, whether or not there was a record. There are
+-- no tombstones: a missing record is refused.
+local function session_entry(handle)
+  local raw = string.gsub(string.gsub(handle, '%-', ''), '%x%x', function(hex)
+    return string.char(tonumber(hex, 16))
+  end)
+  return '\1' .. raw .. string.rep('\0', 8)
+end
+
+local function end_session(tag, handle, life, nonce, now)
+  local record = tag .. ':s:' .. handle
+  local user, expires = unpack(redis.call('HMGET', record, 'user', 'idle_exp'))
+  if user then
+    redis.call('DEL', record)
+    redis.call('ZREM', tag .. ':u:' .. user, handle)
+  end
+  blacklist(tag, session_entry(handle), life, nonce, now)
+  return user and tonumber(expires) > now
+end
