@@ -1,0 +1,78 @@
+"""The README and the documentation say what is true: their programs run, their links resolve, their tables are complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+import fastverify
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECRET = bytes(range(32))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """A store of the page's own: its programs use the default key prefix."""
+    return f"embedded://{tmp_path}/store"
+
+
+def programs(page: Path, store: str) -> list[str]:
+    """The page's programs, on this store and with one secret, as the processes of one application would have."""
+    text = page.read_text("utf-8").replace("redis://localhost:6379/0", store)
+    return [block.replace("secrets.token_bytes(32)", repr(SECRET)) for block in PROGRAM.findall(text)]
+
+
+async def sign_in_and_ask(app: object) -> httpx.Response:
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client:
+        signed_in = await client.post("/login", headers={"st-auth-mode": "header"})
+        bearer = {"authorization": f"Bearer {signed_in.headers['st-access-token']}"}
+        return await client.get("/me", headers=bearer)
+
+
+def test_the_readmes_programs_run_one_after_the_other(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    blocking, asynchronous, gateway, _ = programs(ROOT / "README.md", store)
+    for program in (blocking, asynchronous, gateway):
+        exec(compile(program, "README.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == ["user-1 pro", "unauthorised"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/http.md"])
+async def test_the_fastapi_application_signs_in_and_knows_the_user(page: str, store: str) -> None:
+    (program,) = (text for text in programs(ROOT / page, store) if "FastAPI()" in text)
+    names: dict[str, object] = {}
+    exec(compile(program, page, "exec"), names)
+    async with names["fv"].sessions:  # type: ignore[attr-defined]
+        answer = await sign_in_and_ask(names["app"])
+    assert (answer.status_code, answer.json()) == (200, {"user": "user-1", "plan": "pro"})
+
+
+def test_the_quick_start_runs(store: str) -> None:
+    names: dict[str, object] = {}
+    for program in programs(ROOT / "docs/quickstart.md", store):
+        exec(compile(program, "quickstart.md", "exec"), names)
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|(.*)$", (ROOT / "docs/configuration.md").read_text("utf-8"), re.MULTILINE)
+    documented = dict(rows)
+    for field in dataclasses.fields(fastverify.Config):
+        row = documented.pop(field.name)
+        if field.default is not dataclasses.MISSING and field.default != "":
+            default = f"`{field.default}`" if isinstance(field.default, str) else str(field.default)
+            assert row.split("|")[0].strip() == default, field.name
+    assert not documented
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
