@@ -1,0 +1,69 @@
+"""Session management without a database hop per request.
+
+``Verifier`` knows tokens and keys, ``SessionVerifier`` is for gateways, ``Sessions`` and ``AsyncSessions`` hold the
+whole life of a session. Everything public is named here; the HTTP adapters are in ``fastverify.adapters``.
+"""
+
+from ._core import CacheInfo, Claims, Verifier, openssl_info
+from .config import Config
+from .errors import (
+    ClaimValidationFailed,
+    ConfigError,
+    DuplicateCookies,
+    ExpiredToken,
+    FastVerifyError,
+    ImmatureToken,
+    InvalidClaim,
+    InvalidSignature,
+    InvalidToken,
+    MalformedToken,
+    RevokedToken,
+    SessionError,
+    StoreUnavailable,
+    TokenTheftDetected,
+    TooManyRefreshes,
+    TryRefreshToken,
+    Unauthorised,
+    UnknownKey,
+    UnsupportedToken,
+)
+from .keys import KeySet
+from .manager import AsyncSessions, Sessions
+from .session import Issued, Session, SessionInfo
+from .verifier import SessionVerifier
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncSessions",
+    "CacheInfo",
+    "ClaimValidationFailed",
+    "Claims",
+    "Config",
+    "ConfigError",
+    "DuplicateCookies",
+    "ExpiredToken",
+    "FastVerifyError",
+    "ImmatureToken",
+    "InvalidClaim",
+    "InvalidSignature",
+    "InvalidToken",
+    "Issued",
+    "KeySet",
+    "MalformedToken",
+    "RevokedToken",
+    "Session",
+    "SessionError",
+    "SessionInfo",
+    "SessionVerifier",
+    "Sessions",
+    "StoreUnavailable",
+    "TokenTheftDetected",
+    "TooManyRefreshes",
+    "TryRefreshToken",
+    "Unauthorised",
+    "UnknownKey",
+    "UnsupportedToken",
+    "Verifier",
+    "openssl_info",
+]

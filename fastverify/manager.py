@@ -1,0 +1,517 @@
+"""Sessions and AsyncSessions: the whole life of a session, over the flows.
+
+The two differ by ``await`` only. Verification is an ordinary function in both: it does no I/O.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypedDict, TypeVar, Unpack
+
+from . import flows
+from .config import Config
+from .errors import ConfigError, StoreUnavailable, TokenTheftDetected, TryRefreshToken
+from .flows import Authority, Outcome
+from .key_ring import KeyRing, RingKey, generate_key, publication_delay
+from .placement import Placement
+from .session import Issued, Session, SessionInfo, handle_bytes
+from .store import Flow, Store, drive, drive_async, open_store
+from .tokens import ServiceKeys, same_text
+from .verifier import SessionVerifier
+
+T = TypeVar("T")
+
+#: Seconds to wait for keys and revocations at the start, unless told otherwise.
+WAIT = 10.0
+#: Seconds that caches may keep the JWK set at most.
+_MAX_JWKS_AGE = 3_600
+
+
+class CreateOptions(TypedDict, total=False):
+    """What ``create`` takes besides the user id."""
+
+    #: The application's claims; JSON. The client can read them. Names of the ten default claims are dropped.
+    payload: Mapping[str, Any] | None
+    #: Kept on the server only; JSON.
+    data: Any
+    #: Default ``public``.
+    tenant: str
+    #: The login method's id of the user (SuperTokens: recipe user id); default the user id.
+    login_id: str | None
+    #: Shown when sessions are listed: user agent, address, or what else tells them apart; JSON.
+    device: Mapping[str, Any] | None
+    #: Handle of a session to end in the same call: the one that the client had before.
+    previous: str | None
+    #: Seconds; this session's absolute lifetime, at most the configured one.
+    lifetime: int | None
+    #: Seconds; how long this session may go without a refresh, at most the configured time.
+    idle_timeout: int | None
+    #: Bind the session to an anti-CSRF token.
+    anti_csrf: bool
+
+
+class _ServiceVerifier(SessionVerifier):
+    """The verifier inside a session service: it also holds the private keys, and makes new ones when they are due."""
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        super().__init__(
+            store,
+            issuer=config.issuer,
+            when_stale=config.when_stale,
+            staleness=config.revocation_staleness,
+            cache_size=config.cache_size,
+            prefix=config.key_prefix,
+            clock=clock,
+            monotonic=monotonic,
+            random=random,
+        )
+        self.config = config
+        self._service_keys = tuple(ServiceKeys.derive(secret) for secret in config.secrets)
+        self._authority: Authority | None = None
+
+    @property
+    def authority(self) -> Authority:
+        """What the service knows now; only once it is ready."""
+        if self._authority is None:
+            raise StoreUnavailable("the signing keys are not loaded yet")
+        return self._authority
+
+    def is_up(self) -> bool:
+        """Whether the service has what it needs to issue tokens."""
+        self._follower.ensure()
+        return self._authority is not None and self._follower.ready
+
+    def wait(self, timeout: float) -> None:
+        """Wait until ``is_up``."""
+        self._follower.wait(timeout)
+
+    def applying(self, flow: Flow[Outcome[T]]) -> Flow[T]:
+        """The flow, with the sessions that it ends refused here at once."""
+        life = self.authority.entry_life
+        try:
+            outcome = yield from flow
+        except TokenTheftDetected as theft:
+            self.refuse((handle_bytes(theft.handle),), life)
+            raise
+        self.refuse(outcome.ended, life)
+        return outcome.value
+
+    def rotate_keys(self) -> Flow[str]:
+        """Publish a new key now; it signs after its publication delay."""
+        prefix = self.config.key_prefix
+        while True:
+            state = yield from flows.read_keys(prefix, private=True)
+            key = yield from self._add_key(state, self._read_ring(state))
+            self._take_over((yield from flows.read_keys(prefix, private=True)))
+            if key is not None:
+                return key.kid
+
+    def _open(self) -> Placement:
+        config = self.config
+        claim = flows.claim_store(config.key_prefix, config.shards, config.access_token_lifetime)
+        placement = drive(self._store, claim)
+        state = drive(self._store, flows.read_keys(config.key_prefix, private=True))
+        ring = self._read_ring(state)
+        if ring.keys and not any(key.private for key in ring.keys):
+            raise ConfigError(
+                "secret",
+                "does not open this store's signing keys; put the secret they were made under behind the new one",
+            )
+        # Asked once a start, not at every poll: while a change of algorithm is rolled out, old and new processes
+        # would otherwise make keys in turn.
+        if ring.newest is not None and ring.newest.algorithm != config.signing_algorithm:
+            drive(self._store, self._add_key(state, ring))
+        return placement
+
+    def _keep_ring(self) -> None:
+        prefix = self.config.key_prefix
+        state = drive(self._store, flows.read_keys(prefix, private=True))
+        self._take_over(state)
+        if self._ring.due_at(self.config.signing_key_interval) <= self._clock():
+            drive(self._store, self._add_key(state, self._ring))
+            self._take_over(drive(self._store, flows.read_keys(prefix, private=True)))
+
+    def _take_over(self, state: flows.StoreState) -> None:
+        super()._take_over(state)
+        if state.placement is None:
+            raise StoreUnavailable("the store has been emptied")
+        self._authority = Authority(
+            self.config, self._service_keys, self._ring, state.placement, state.longest_access_lifetime
+        )
+
+    def _read_ring(self, state: flows.StoreState) -> KeyRing:
+        return KeyRing.read(state.records, self._service_keys)
+
+    def _add_key(self, state: flows.StoreState, ring: KeyRing) -> Flow[RingKey | None]:
+        """Make a key and add it; None when another process was first."""
+        config, now = self.config, self._clock()
+        newest = ring.newest
+        created_at = max(int(now * 1000), newest.created_at + 1 if newest else 0)
+        delay = publication_delay(config.signing_key_interval) if newest else 0
+        key = generate_key(config.signing_algorithm, created_at=created_at, signs_at=created_at + int(delay * 1000))
+        sealed = key.sealed_record(self._service_keys[0], self._random(12))
+        retired = ring.retired(now, state.longest_access_lifetime)
+        added = yield from flows.add_key(config.key_prefix, state.newest, key, sealed, retired)
+        return key if added else None
+
+
+class _Verifying:
+    """What both facades share: everything that needs no store."""
+
+    _gateway: _ServiceVerifier
+
+    @property
+    def config(self) -> Config:
+        """The settings."""
+        return self._gateway.config
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``verify`` can answer."""
+        return self._gateway.ready
+
+    @property
+    def gateway(self) -> SessionVerifier:
+        """The verifier inside: its lag, its cache, its revocations."""
+        return self._gateway
+
+    def verify(
+        self, access_token: str | bytes, *, anti_csrf_token: str | None = None, check_anti_csrf: bool = False
+    ) -> Session:
+        """Verify an access token. No I/O; honours revocations.
+
+        Args:
+            access_token: as the client sent it.
+            anti_csrf_token: the request's ``anti-csrf`` header.
+            check_anti_csrf: demand that it equals the token's ``antiCsrfToken`` claim.
+
+        Raises:
+            Unauthorised: not a session's token (then ``clear_tokens`` is False), or its session has been revoked.
+            TryRefreshToken: the token does not serve, or the anti-CSRF token is not the session's.
+            StoreUnavailable: what is known of the store is too old, or not loaded yet.
+        """
+        session = self._gateway.verify(access_token)
+        if check_anti_csrf and not same_text(anti_csrf_token, session.claims.get("antiCsrfToken")):
+            raise TryRefreshToken("try refresh token: the anti-CSRF token is missing or not this session's")
+        return session
+
+    def jwks_max_age(self) -> int:
+        """Seconds for which the JWK set may be cached: until the next key is made, at least 1."""
+        due = self._gateway.authority.ring.due_at(self.config.signing_key_interval)
+        return max(1, min(_MAX_JWKS_AGE, int(due - self._gateway._clock())))
+
+    def _create(self, user_id: str, options: CreateOptions) -> Flow[Issued]:
+        gateway = self._gateway
+        now, random = gateway._clock(), gateway._random
+        return gateway.applying(flows.create(gateway.authority, user_id, now=now, random=random, **options))
+
+    def _refresh(self, refresh_token: str, anti_csrf_token: str | None) -> Flow[Issued]:
+        gateway = self._gateway
+        now, random = gateway._clock(), gateway._random
+        return gateway.applying(
+            flows.refresh(gateway.authority, refresh_token, now=now, random=random, anti_csrf=anti_csrf_token)
+        )
+
+    def _revoke_many(self, handles: Iterable[str]) -> Flow[list[str]]:
+        gateway = self._gateway
+        return gateway.applying(flows.revoke_many(gateway.authority, handles, random=gateway._random))
+
+    def _revoke_user(self, user_id: str, tenant: str | None, except_handle: str | None) -> Flow[list[str]]:
+        gateway = self._gateway
+        return gateway.applying(
+            flows.revoke_user(
+                gateway.authority, user_id, random=gateway._random, tenant=tenant, except_handle=except_handle
+            )
+        )
+
+    def _jwks(self) -> dict[str, Any]:
+        return self._gateway.authority.ring.jwks()
+
+    def _openid_configuration(self) -> dict[str, Any]:
+        issuer = self.config.issuer
+        return {
+            "issuer": issuer,
+            "jwks_uri": f"{issuer}/jwt/jwks.json",
+            "id_token_signing_alg_values_supported": sorted({key["alg"] for key in self._jwks()["keys"]}),
+            "response_types_supported": [],
+            "subject_types_supported": ["public"],
+        }
+
+
+class Sessions(_Verifying):
+    """The life of sessions, for blocking code. One object serves all threads."""
+
+    def __init__(self, store: Store, config: Config, *, wait: float = WAIT, **sources: Any) -> None:
+        """Use ``connect``. ``sources`` are ``clock``, ``monotonic`` and ``random``, for tests."""
+        self._store = store
+        self._patience = wait
+        self._gateway = _ServiceVerifier(store, config, **sources)
+
+    @classmethod
+    def connect(cls, url: str, config: Config, *, wait: float = WAIT) -> Self:
+        """Use the store at ``url``; returns when its keys and revocations are loaded.
+
+        Args:
+            url: ``redis://``, ``rediss://``, ``unix://`` or ``embedded:///directory``.
+            config: the settings.
+            wait: seconds to wait; 0: return at once, and calls raise StoreUnavailable until ready.
+
+        Raises:
+            ConfigError: the URL, the secret or the store's settings cannot be used.
+            StoreUnavailable: not ready in time.
+        """
+        sessions = cls(open_store(url), config, wait=wait)
+        sessions._gateway.start(wait)
+        return sessions
+
+    def create(self, user_id: str, **options: Unpack[CreateOptions]) -> Issued:
+        """Start a session for a user whom you have authenticated; options as in ``CreateOptions``.
+
+        Raises:
+            ValueError: an argument cannot be used, such as a payload that is not JSON or too large.
+            StoreUnavailable: nothing was handed out.
+        """
+        return self._run(lambda: self._create(user_id, options))
+
+    def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
+        """Exchange a refresh token (rotation.md).
+
+        Raises:
+            Unauthorised: there is no such session (any more), or the anti-CSRF token is not its own.
+            TokenTheftDetected: the token had been exchanged before, outside the exchange window. The session is ended.
+            TooManyRefreshes: try again after ``retry_after`` seconds.
+            StoreUnavailable: nothing is known to have happened; the same call is safe to repeat.
+        """
+        return self._run(lambda: self._refresh(refresh_token, anti_csrf_token))
+
+    def verify_strict(
+        self, access_token: str | bytes, *, anti_csrf_token: str | None = None, check_anti_csrf: bool = False
+    ) -> Session:
+        """``verify``, then ask the store whether the session lives: one trip. Raises what ``verify`` does."""
+        session = self.verify(access_token, anti_csrf_token=anti_csrf_token, check_anti_csrf=check_anti_csrf)
+        return self._run(lambda: flows.verify_strict(self._gateway.authority, session))
+
+    def revoke(self, handle: str) -> bool:
+        """End a session; whether it was there. Refused here at once, and elsewhere when the poll brings it."""
+        return bool(self._run(lambda: self._revoke_many((handle,))))
+
+    def revoke_many(self, handles: Iterable[str]) -> list[str]:
+        """End sessions; the handles of those that were there."""
+        return self._run(lambda: self._revoke_many(handles))
+
+    def revoke_user(self, user_id: str, *, tenant: str | None = None, except_handle: str | None = None) -> list[str]:
+        """End a user's sessions, of one tenant or all, but for one; the handles of those that were there."""
+        return self._run(lambda: self._revoke_user(user_id, tenant, except_handle))
+
+    def handles(self, user_id: str, *, tenant: str | None = None) -> list[str]:
+        """The handles of a user's sessions."""
+        return self._run(lambda: flows.handles(self._gateway.authority, user_id, tenant=tenant))
+
+    def list_sessions(self, user_id: str, *, tenant: str | None = None) -> list[SessionInfo]:
+        """What the store knows of each of a user's sessions; one call."""
+        return self._run(lambda: flows.list_sessions(self._gateway.authority, user_id, tenant=tenant))
+
+    def info(self, handle: str) -> SessionInfo | None:
+        """What the store knows of a session; None when there is none."""
+        return self._run(lambda: flows.info(self._gateway.authority, handle))
+
+    def get_data(self, handle: str) -> Any:
+        """The session data; None when there is no such session."""
+        return self._run(lambda: flows.get_data(self._gateway.authority, handle))
+
+    def set_data(self, handle: str, data: Any) -> bool:
+        """Replace the session data; False when there is no such session. Raises ValueError if it is not JSON."""
+        return self._run(lambda: flows.set_data(self._gateway.authority, handle, data))
+
+    def merge_payload(self, handle: str, patch: Mapping[str, Any]) -> bool:
+        """Merge into the payload: None deletes a member, the others stay; concurrent merges lose nothing.
+
+        The client sees it with its next access token. False when there is no such session.
+
+        Raises:
+            ValueError: it is not JSON, or the payload would grow too large for an access token. Nothing is changed.
+        """
+        return self._run(
+            lambda: flows.merge_payload(self._gateway.authority, handle, patch, now=self._gateway._clock())
+        )
+
+    def reissue(self, session: Session, patch: Mapping[str, Any]) -> Issued | None:
+        """Merge into the payload and mint an access token that shows it, with the same expiry (wire.md section 3.4).
+
+        The refresh token stays what it is, so ``refresh_token`` of the result is empty. None when the session's access
+        token has expired meanwhile: the merge is kept, and the client's next refresh shows it.
+
+        Raises:
+            Unauthorised: the session has ended.
+            ValueError: as ``merge_payload``.
+        """
+        return self._run(lambda: flows.reissue(self._gateway.authority, session, patch, now=self._gateway._clock()))
+
+    def jwks(self) -> dict[str, Any]:
+        """The public JWK set (RFC 7517 section 5)."""
+        self._wait()
+        return self._jwks()
+
+    def openid_configuration(self) -> dict[str, Any]:
+        """The discovery document: ``issuer`` and ``jwks_uri``."""
+        self._wait()
+        return self._openid_configuration()
+
+    def rotate_keys(self) -> str:
+        """Publish a new signing key; its kid. It signs after min(60 s, a quarter of the key interval)."""
+        return self._run(self._gateway.rotate_keys)
+
+    def close(self) -> None:
+        """Stop following, and close the connections."""
+        self._gateway.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _wait(self) -> None:
+        if not self._gateway.is_up():
+            self._gateway.wait(self._patience)
+
+    def _run(self, begin: Callable[[], Flow[T]]) -> T:
+        self._wait()
+        return drive(self._store, begin())
+
+
+class AsyncSessions(_Verifying):
+    """The life of sessions, for asyncio. One object serves one event loop."""
+
+    def __init__(self, store: Store, config: Config, *, wait: float = WAIT, **sources: Any) -> None:
+        """Use ``connect``. ``sources`` are ``clock``, ``monotonic`` and ``random``, for tests."""
+        self._store = store.open_async()
+        self._patience = wait
+        self._gateway = _ServiceVerifier(store, config, **sources)
+
+    @classmethod
+    def connect(cls, url: str, config: Config, *, wait: float = WAIT) -> Self:
+        """Use the store at ``url``; returns at once. Awaited calls and ``async with`` wait for readiness.
+
+        Args:
+            url: ``redis://``, ``rediss://``, ``unix://`` or ``embedded:///directory``.
+            config: the settings.
+            wait: seconds that an awaited call waits for readiness before it raises StoreUnavailable.
+
+        Raises:
+            ConfigError: the URL cannot be used.
+        """
+        sessions = cls(open_store(url), config, wait=wait)
+        sessions._gateway.start(0)
+        return sessions
+
+    async def create(self, user_id: str, **options: Unpack[CreateOptions]) -> Issued:
+        """As ``Sessions.create``."""
+        return await self._run(lambda: self._create(user_id, options))
+
+    async def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
+        """As ``Sessions.refresh``."""
+        return await self._run(lambda: self._refresh(refresh_token, anti_csrf_token))
+
+    async def verify_strict(
+        self, access_token: str | bytes, *, anti_csrf_token: str | None = None, check_anti_csrf: bool = False
+    ) -> Session:
+        """As ``Sessions.verify_strict``."""
+        session = self.verify(access_token, anti_csrf_token=anti_csrf_token, check_anti_csrf=check_anti_csrf)
+        return await self._run(lambda: flows.verify_strict(self._gateway.authority, session))
+
+    async def revoke(self, handle: str) -> bool:
+        """As ``Sessions.revoke``."""
+        return bool(await self._run(lambda: self._revoke_many((handle,))))
+
+    async def revoke_many(self, handles: Iterable[str]) -> list[str]:
+        """As ``Sessions.revoke_many``."""
+        return await self._run(lambda: self._revoke_many(handles))
+
+    async def revoke_user(
+        self, user_id: str, *, tenant: str | None = None, except_handle: str | None = None
+    ) -> list[str]:
+        """As ``Sessions.revoke_user``."""
+        return await self._run(lambda: self._revoke_user(user_id, tenant, except_handle))
+
+    async def handles(self, user_id: str, *, tenant: str | None = None) -> list[str]:
+        """As ``Sessions.handles``."""
+        return await self._run(lambda: flows.handles(self._gateway.authority, user_id, tenant=tenant))
+
+    async def list_sessions(self, user_id: str, *, tenant: str | None = None) -> list[SessionInfo]:
+        """As ``Sessions.list_sessions``."""
+        return await self._run(lambda: flows.list_sessions(self._gateway.authority, user_id, tenant=tenant))
+
+    async def info(self, handle: str) -> SessionInfo | None:
+        """As ``Sessions.info``."""
+        return await self._run(lambda: flows.info(self._gateway.authority, handle))
+
+    async def get_data(self, handle: str) -> Any:
+        """As ``Sessions.get_data``."""
+        return await self._run(lambda: flows.get_data(self._gateway.authority, handle))
+
+    async def set_data(self, handle: str, data: Any) -> bool:
+        """As ``Sessions.set_data``."""
+        return await self._run(lambda: flows.set_data(self._gateway.authority, handle, data))
+
+    async def merge_payload(self, handle: str, patch: Mapping[str, Any]) -> bool:
+        """As ``Sessions.merge_payload``."""
+        return await self._run(
+            lambda: flows.merge_payload(self._gateway.authority, handle, patch, now=self._gateway._clock())
+        )
+
+    async def reissue(self, session: Session, patch: Mapping[str, Any]) -> Issued | None:
+        """As ``Sessions.reissue``."""
+        return await self._run(
+            lambda: flows.reissue(self._gateway.authority, session, patch, now=self._gateway._clock())
+        )
+
+    async def jwks(self) -> dict[str, Any]:
+        """As ``Sessions.jwks``."""
+        await self._wait()
+        return self._jwks()
+
+    async def openid_configuration(self) -> dict[str, Any]:
+        """As ``Sessions.openid_configuration``."""
+        await self._wait()
+        return self._openid_configuration()
+
+    async def rotate_keys(self) -> str:
+        """As ``Sessions.rotate_keys``."""
+        return await self._run(self._gateway.rotate_keys)
+
+    async def aclose(self) -> None:
+        """Stop following, and close the connections."""
+        await self._store.aclose()
+        await asyncio.to_thread(self._gateway.close)
+
+    async def __aenter__(self) -> Self:
+        await self._wait()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _wait(self) -> None:
+        if not self._gateway.is_up():
+            await asyncio.to_thread(self._gateway.wait, self._patience)
+
+    async def _run(self, begin: Callable[[], Flow[T]]) -> T:
+        await self._wait()
+        return await drive_async(self._store, begin())

@@ -1,0 +1,255 @@
+"""SessionVerifier: what a gateway needs. Keys and revocations are followed from the store; there is no secret."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from . import flows
+from ._core import CacheInfo, RevocationTable, Verifier, parse_unverified
+from .config import WhenStale, check_prefix
+from .errors import (
+    InvalidToken,
+    MalformedToken,
+    RevokedToken,
+    StoreUnavailable,
+    TryRefreshToken,
+    Unauthorised,
+    UnknownKey,
+    UnsupportedToken,
+)
+from .key_ring import KeyRing
+from .placement import Placement
+from .revocations import Follower
+from .session import Session
+from .store import Store, drive, open_store
+
+_SESSION_ENTRY, _NO_CUTOFF = b"\x01", bytes(8)
+#: Kids of our own naming that were not in the ring when first seen; a flood of them must not grow memory.
+_MAX_UNKNOWN = 256
+
+
+class SessionVerifier:
+    """Verifies sessions without I/O: keys and revocations are local, and a background thread keeps them current.
+
+    Make one with ``connect`` and share it among all threads; it is also a context manager. Every process needs its own
+    or a forked copy: in a forked child it starts anew on first use.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        issuer: str,
+        audience: str | Sequence[str] | None = None,
+        leeway: int = 0,
+        when_stale: WhenStale = "refuse",
+        staleness: float = 5.0,
+        cache_size: int = 65_536,
+        prefix: str = "fv",
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._store = store
+        self._prefix = check_prefix("prefix", prefix)
+        self._clock = clock
+        self._random = random
+        self._table = RevocationTable(when_stale=when_stale)
+        self._verifier = Verifier(
+            (), issuer=issuer, audience=audience, leeway=leeway, cache_size=cache_size, revocations=self._table
+        )
+        self._state: flows.StoreState | None = None
+        self._ring = KeyRing()
+        self._unknown: dict[str, int] = {}
+        self._unknown_lock = threading.Lock()
+        self._follower = Follower(
+            store,
+            self._table,
+            open_store=self._open,
+            keep_ring=self._keep_ring,
+            staleness=staleness,
+            monotonic=monotonic,
+            wall=clock,
+            random=random,
+        )
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        issuer: str,
+        audience: str | Sequence[str] | None = None,
+        leeway: int = 0,
+        wait: float = 10.0,
+        when_stale: WhenStale = "refuse",
+        staleness: float = 5.0,
+        cache_size: int = 65_536,
+        prefix: str = "fv",
+    ) -> Self:
+        """Follow the store at ``url`` and return when its keys and revocations are loaded.
+
+        Args:
+            url: ``redis://``, ``rediss://``, ``unix://`` or ``embedded:///directory``.
+            issuer: the ``iss`` of the access tokens: API domain, gateway path and base path.
+            audience: refuse tokens whose ``aud`` names none of these; None: ``aud`` is not looked at.
+            leeway: seconds that clocks may differ when ``exp`` is checked, at most 60.
+            wait: seconds to wait; 0: return at once, and ``verify`` raises StoreUnavailable until ready.
+            when_stale: what to do when the store has not been heard from for ``staleness`` seconds.
+            cache_size: verified tokens to remember.
+            prefix: the ``key_prefix`` of the session service.
+
+        Raises:
+            ConfigError: the URL or the store's settings cannot be used.
+            StoreUnavailable: not ready in time, for example because no session service has used the store yet.
+        """
+        gateway = cls(
+            open_store(url),
+            issuer=issuer,
+            audience=audience,
+            leeway=leeway,
+            when_stale=when_stale,
+            staleness=staleness,
+            cache_size=cache_size,
+            prefix=prefix,
+        )
+        gateway.start(wait)
+        return gateway
+
+    def start(self, wait: float) -> None:
+        """Start following, and wait that many seconds for the first complete load; close on failure."""
+        self._follower.start()
+        if wait:
+            try:
+                self._follower.wait(wait)
+            except BaseException:
+                self.close()
+                raise
+
+    def verify(self, access_token: str | bytes) -> Session:
+        """Verify an access token. No I/O; the usual call is one look-up in a cache.
+
+        Raises:
+            Unauthorised: not a session's token (then ``clear_tokens`` is False), or its session has been revoked.
+            TryRefreshToken: expired, badly signed, of an unknown key, or revoked by itself: the session may live.
+            StoreUnavailable: what is known of the store is too old, or not loaded yet.
+        """
+        try:
+            return Session.from_claims(self._verifier.verify(access_token))
+        except InvalidToken as error:
+            raise self._verdict(access_token, error) from error
+        except StoreUnavailable:
+            self._follower.ensure()
+            raise
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``verify`` can answer: keys and revocations are loaded and fresh."""
+        return self._follower.ready and self.lag_seconds <= self._follower.staleness
+
+    @property
+    def lag_seconds(self) -> float:
+        """Seconds since the store was last heard from completely."""
+        return self._follower.lag_seconds
+
+    @property
+    def revoked_entries(self) -> int:
+        """Revocations held."""
+        return len(self._table)
+
+    def cache_info(self) -> CacheInfo:
+        """Figures of the verified-token cache."""
+        return self._verifier.cache_info()
+
+    def wait_for_poll(self, timeout: float = 5.0) -> None:
+        """Wait until a poll that begins now has ended: what was revoked before this call is then refused here."""
+        self._follower.wait_for_poll(timeout)
+
+    def close(self) -> None:
+        """Stop following and close the connections."""
+        self._follower.close()
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._store.url} ready={self.ready}>"
+
+    def refuse(self, handles: Iterable[bytes], life: int) -> None:
+        """Refuse sessions from now on, for ``life`` seconds, without waiting to hear of them from the store."""
+        until = int(self._clock()) + life
+        for handle in handles:
+            self._table.add(_SESSION_ENTRY + handle + _NO_CUTOFF, until)
+
+    def _verdict(self, access_token: str | bytes, error: InvalidToken) -> Exception:
+        """What an invalid token says about the session (wire.md sections 3.3.1 and 3.3.2)."""
+        if isinstance(error, RevokedToken):
+            return Unauthorised("the session has been revoked") if error.kind == "session" else TryRefreshToken()
+        if isinstance(error, MalformedToken | UnsupportedToken) or not is_session_token(access_token):
+            # Another issuer's token is treated as none at all, or every request with it would cost a refresh.
+            return Unauthorised(f"not a session's access token: {error}", clear_tokens=False)
+        if not self._follower.ready:
+            self._follower.ensure()
+            return StoreUnavailable("the signing keys are not loaded yet")
+        if isinstance(error, UnknownKey) and not self._known_to_be_unknown(access_token):
+            return StoreUnavailable("the signing key is not known here yet")
+        return TryRefreshToken(f"try refresh token: {error}")
+
+    def _known_to_be_unknown(self, access_token: str | bytes) -> bool:
+        """Whether the ring has been polled since this token's kid was first seen.
+
+        A key that another process published a moment ago may be missing here; its tokens are good.
+        """
+        kid = parse_unverified(access_token).key_id
+        if kid is None or not kid.startswith(("d-", "s-")):
+            return True
+        polls = self._follower.polls
+        with self._unknown_lock:
+            first = self._unknown.setdefault(kid, polls)
+            if len(self._unknown) > _MAX_UNKNOWN:
+                del self._unknown[next(iter(self._unknown))]
+        if self._follower.completed > first:
+            return True
+        self._follower.nudge()
+        return False
+
+    def _open(self) -> Placement:
+        """Read the store's layout."""
+        state = drive(self._store, flows.read_keys(self._prefix, private=False))
+        if state.placement is None:
+            raise StoreUnavailable("no session service has used this store yet")
+        return state.placement
+
+    def _keep_ring(self) -> None:
+        """Read the key ring, and take it over if it has changed."""
+        self._take_over(drive(self._store, flows.read_keys(self._prefix, private=False)))
+
+    def _take_over(self, state: flows.StoreState) -> None:
+        if state != self._state:
+            self._ring = self._read_ring(state)
+            if self._ring.keys:
+                self._verifier.replace_keys(self._ring.key_set())
+            self._state = state
+
+    def _read_ring(self, state: flows.StoreState) -> KeyRing:
+        return KeyRing.read(state.records)
+
+
+def is_session_token(access_token: str | bytes) -> bool:
+    """Whether a token has the structure of a session's access token. Its signature is NOT checked."""
+    try:
+        Session.from_claims(parse_unverified(access_token))
+    except InvalidToken:
+        return False
+    return True
