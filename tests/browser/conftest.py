@@ -1,0 +1,86 @@
+"""Fixtures: the client's bundle, Debian's Chromium, sites on the embedded store, tabs.
+
+Browser, sites and tests share one event loop per module, so a test can reach into the manager that a site works with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from browser_site import Site
+from fix_requirements import require_tool
+from npm_client import NotInstalled, client_bundle
+from playwright.async_api import Browser, BrowserContext, async_playwright
+from tab import Tab
+
+CHROMIUM_ARGS = [
+    "--no-sandbox",  # a container's root has no user namespaces; the pages are our own
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def bundle(request: pytest.FixtureRequest) -> bytes:
+    """The client's script."""
+    require_tool("node", "apt-get install nodejs, to pack the web client")
+    npm = require_tool("npm", "apt-get install npm, to install the web client")
+    assert request.config.cache is not None
+    cache: Path = request.config.cache.mkdir("browser-client")
+    try:
+        return client_bundle(cache, npm)
+    except NotInstalled as problem:
+        pytest.skip(f"the web client could not be installed; a package registry must be in reach: {problem}")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    executable = require_tool("chromium", "apt-get install chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGS)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """A browser profile without a past; its tabs share cookies and storage."""
+    context = await browser.new_context()
+    context.set_default_timeout(15_000)
+    yield context
+    await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def serve(embedded_url: str, unique_prefix: str, bundle: bytes) -> AsyncIterator[Callable[..., Awaitable[Site]]]:
+    """``await serve(**settings of Config)`` runs a site until the test ends."""
+    async with AsyncExitStack() as sites:
+
+        async def start(
+            *, store: str = embedded_url, website: str | None = None, cors: str | None = None, **settings: Any
+        ) -> Site:
+            site = Site(store, unique_prefix, bundle, website=website, cors=cors)
+            sites.push_async_callback(site.stop)
+            await site.start(**settings)
+            return site
+
+        yield start
+
+
+@pytest.fixture
+def open_tab(context: BrowserContext) -> Callable[..., Awaitable[Tab]]:
+    """``await open_tab(site, mode="cookie")`` shows the site's page in a new tab."""
+
+    async def open(site: Site, mode: str = "cookie", **query: str) -> Tab:
+        return await Tab.open(context, site.origin, mode=mode, **query)
+
+    return open
