@@ -14,13 +14,20 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from . import flows
 from .config import Config
-from .errors import ConfigError, StoreUnavailable, TokenTheftDetected, TryRefreshToken
+from .errors import (
+    ConfigError,
+    DuplicateCookies,
+    StoreUnavailable,
+    TokenTheftDetected,
+    TryRefreshToken,
+    Unauthorised,
+)
 from .flows import Authority, Outcome
 from .key_ring import KeyRing, RingKey, generate_key, publication_delay
 from .placement import Placement
 from .session import Issued, Session, SessionInfo, handle_bytes
 from .store import Flow, Store, drive, drive_async, open_store
-from .tokens import ServiceKeys, same_text
+from .tokens import ServiceKeys, parse_refresh_token, same_text
 from .verifier import SessionVerifier
 
 T = TypeVar("T")
@@ -78,7 +85,7 @@ class _ServiceVerifier(SessionVerifier):
             random=random,
         )
         self.config = config
-        self._service_keys = tuple(ServiceKeys.derive(secret) for secret in config.secrets)
+        self.service_keys = tuple(ServiceKeys.derive(secret) for secret in config.secrets)
         self._authority: Authority | None = None
 
     @property
@@ -148,11 +155,11 @@ class _ServiceVerifier(SessionVerifier):
         if state.placement is None:
             raise StoreUnavailable("the store has been emptied")
         self._authority = Authority(
-            self.config, self._service_keys, self._ring, state.placement, state.longest_access_lifetime
+            self.config, self.service_keys, self._ring, state.placement, state.longest_access_lifetime
         )
 
     def _read_ring(self, state: flows.StoreState) -> KeyRing:
-        return KeyRing.read(state.records, self._service_keys)
+        return KeyRing.read(state.records, self.service_keys)
 
     def _add_key(self, state: flows.StoreState, ring: KeyRing) -> Flow[RingKey | None]:
         """Make a key and add it; None when another process was first."""
@@ -161,7 +168,7 @@ class _ServiceVerifier(SessionVerifier):
         created_at = max(int(now * 1000), newest.created_at + 1 if newest else 0)
         delay = publication_delay(config.signing_key_interval) if newest else 0
         key = generate_key(config.signing_algorithm, created_at=created_at, signs_at=created_at + int(delay * 1000))
-        sealed = key.sealed_record(self._service_keys[0], self._random(12))
+        sealed = key.sealed_record(self.service_keys[0], self._random(12))
         retired = ring.retired(now, state.longest_access_lifetime)
         added = yield from flows.add_key(config.key_prefix, state.newest, key, sealed, retired)
         return key if added else None
@@ -206,6 +213,21 @@ class _Verifying:
         if check_anti_csrf and not same_text(anti_csrf_token, session.claims.get("antiCsrfToken")):
             raise TryRefreshToken("try refresh token: the anti-CSRF token is missing or not this session's")
         return session
+
+    def newest_refresh_token(self, refresh_tokens: Iterable[str]) -> str:
+        """Of several refresh tokens that came with one request, the one of the highest generation. No I/O.
+
+        Raises:
+            Unauthorised: none is of this service.
+            DuplicateCookies: they are of more than one session, and nothing tells which is meant.
+        """
+        keys = self._gateway.service_keys
+        known = {text: token for text in refresh_tokens if (token := parse_refresh_token(keys, text)) is not None}
+        if not known:
+            raise Unauthorised("not a refresh token of this service")
+        if len({token.handle for token in known.values()}) > 1:
+            raise DuplicateCookies("refresh tokens of more than one session")
+        return max(known, key=lambda text: known[text].generation)
 
     def jwks_max_age(self) -> int:
         """Seconds for which the JWK set may be cached: until the next key is made, at least 1."""

@@ -79,7 +79,12 @@ class Follower:
         self._begin()
         # A forked child has this object but not its thread.
         me = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: (follower := me()) and follower._begin())
+
+        def forked() -> None:
+            if (follower := me()) is not None:
+                follower._begin()
+
+        os.register_at_fork(after_in_child=forked)
 
     def _begin(self) -> None:
         """Know nothing: at the start, and in a forked child."""

@@ -1,0 +1,65 @@
+"""Sessions and AsyncSessions behind one awaitable face, so that one test body runs over both."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastverify import AsyncSessions, Config, Sessions
+from fastverify.store import open_store
+
+SECRET = bytes(range(32))
+
+
+class Clock:
+    """Seconds since the epoch, moved by hand."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Facade:
+    """Every operation awaitable, whichever manager is inside; ``verify`` stays an ordinary function."""
+
+    def __init__(self, sessions: Sessions | AsyncSessions) -> None:
+        self.sessions = sessions
+        self.verify = sessions.verify
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        operation = getattr(self.sessions, name)
+
+        async def call(*args: Any, **options: Any) -> Any:
+            result = operation(*args, **options)
+            return await result if inspect.isawaitable(result) else result
+
+        return call
+
+    async def close(self) -> None:
+        if isinstance(self.sessions, AsyncSessions):
+            await self.sessions.aclose()
+        else:
+            self.sessions.close()
+
+
+def settings(prefix: str, **changes: Any) -> Config:
+    """Settings for tests, apart from everybody else's in the same store."""
+    options: dict[str, Any] = {
+        "api_domain": "http://api.test",
+        "website_domain": "http://api.test",
+        "secret": SECRET,
+        "key_prefix": prefix,
+        "shards": 4,
+    }
+    return Config(**{**options, **changes})
+
+
+async def open_facade(kind: str, url: str, config: Config, **sources: Any) -> Facade:
+    """A facade over ``Sessions`` (``sync``) or ``AsyncSessions`` (``async``), ready."""
+    manager = (Sessions if kind == "sync" else AsyncSessions)(open_store(url), config, **sources)
+    facade = Facade(manager)
+    await facade.jwks()
+    return facade

@@ -1,0 +1,104 @@
+"""Which key signs, which verify, when a new one is due, and that private parts lie sealed in the store."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from fastverify import ConfigError, Verifier
+from fastverify.config import SigningAlgorithm
+from fastverify.key_ring import KeyRing, RingKey, generate_key, publication_delay
+from fastverify.tokens import ServiceKeys, signing_input
+
+KEYS = ServiceKeys.derive(bytes(range(32)))
+WEEK = 604_800
+
+
+def ring_key(at: float, *, signs_at: float | None = None) -> RingKey:
+    return generate_key("ES256", created_at=int(at * 1000), signs_at=int((at if signs_at is None else signs_at) * 1000))
+
+
+def stored(key: RingKey) -> tuple[bytes, bytes, bytes]:
+    return key.kid.encode(), key.public_record(), key.sealed_record(KEYS, os.urandom(12))
+
+
+@pytest.mark.parametrize("algorithm", get_args(SigningAlgorithm))
+def test_what_a_ring_key_signs_its_published_part_verifies(algorithm: SigningAlgorithm) -> None:
+    key = generate_key(algorithm, created_at=1_700_000_000_123, signs_at=1_700_000_000_123)
+    ring = KeyRing.read([stored(key)], [KEYS])
+    signer = ring.signing_key(1_700_000_001)
+    assert signer is not None
+    assert signer.kid == "d-1700000000123"
+    text = signing_input(signer.kid, signer.algorithm, {"sub": "x", "exp": 2_000_000_000})
+    claims = Verifier(ring.key_set(), issuer=None).verify(f"{text}.{signer.sign(text)}")
+    assert claims["sub"] == "x"
+    assert claims.algorithm == algorithm
+
+
+def test_a_gateway_reads_no_private_part() -> None:
+    key = ring_key(100)
+    kid, public, _ = stored(key)
+    ring = KeyRing.read([(kid, public, b"")])
+    assert ring.keys[0].private is None
+    assert ring.signing_key(200) is None
+    assert "d" not in ring.jwks()["keys"][0]
+
+
+def test_a_sealed_key_opens_under_its_own_secret_and_kid_only() -> None:
+    kid, public, sealed = stored(ring_key(100))
+    other = ServiceKeys.derive(bytes(range(1, 33)))
+    assert KeyRing.read([(kid, public, sealed)], [other]).keys[0].private is None
+    assert KeyRing.read([(kid, public, sealed)], [other, KEYS]).keys[0].private is not None
+    assert KeyRing.read([(b"d-1", public, sealed)], [KEYS]).keys[0].private is None
+    tampered = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    assert KeyRing.read([(kid, public, tampered)], [KEYS]).keys[0].private is None
+
+
+def test_the_private_key_is_not_in_the_public_record_nor_in_the_repr() -> None:
+    key = ring_key(100)
+    assert "private" not in repr(key)
+    sealed = key.sealed_record(KEYS, bytes(12))
+    assert key.public_record() not in sealed
+
+
+def test_a_key_is_published_before_it_signs() -> None:
+    first, second = ring_key(1000), ring_key(2000, signs_at=2060)
+    ring = KeyRing((first, second))
+    assert ring.signing_key(2059.9) is first
+    assert ring.signing_key(2060) is second
+    assert len(ring.jwks()["keys"]) == 2
+
+
+def test_a_new_key_is_due_its_publication_delay_before_the_old_ones_time_is_up() -> None:
+    assert publication_delay(WEEK) == 60
+    assert publication_delay(20) == 5
+    assert KeyRing().due_at(WEEK) == 0
+    assert KeyRing((ring_key(1000),)).due_at(WEEK) == 1000 + WEEK - 60
+    assert KeyRing((ring_key(1000), ring_key(2000, signs_at=2060))).due_at(20) == 2060 + 20 - 5
+
+
+def test_a_key_is_retired_when_its_last_token_has_long_expired() -> None:
+    ring = KeyRing((ring_key(1000), ring_key(2000, signs_at=2060)))
+    last_token_expires = 2060 + 3600
+    assert ring.retired(last_token_expires, 3600) == []
+    assert ring.retired(2060 + 2 * 3600 + 61, 3600) == ["d-1000000"]
+    assert KeyRing((ring_key(1000),)).retired(10**9, 3600) == []
+
+
+def test_a_clock_before_all_keys_still_finds_one_to_sign() -> None:
+    key = ring_key(1000)
+    assert KeyRing((key,)).signing_key(10) is key
+    assert KeyRing().signing_key(10) is None
+
+
+def test_a_process_without_the_newest_private_key_signs_with_the_one_it_has() -> None:
+    mine, foreign = ring_key(1000), replace(ring_key(2000), private=None)
+    assert KeyRing((mine, foreign)).signing_key(5000) is mine
+
+
+def test_an_empty_ring_makes_no_key_set() -> None:
+    with pytest.raises(ConfigError):
+        KeyRing().key_set()
