@@ -229,20 +229,6 @@ class _Verifying:
             raise DuplicateCookies("refresh tokens of more than one session")
         return max(known, key=lambda text: known[text].generation)
 
-    def newest_refresh_token(self, refresh_tokens: Iterable[str]) -> str:
-        """Of several refresh tokens that one request brought, the newest of the one session that they are of. No I/O.
-
-        A browser sends several cookies of one name after a change of their domain. Foreign ones and garbage do not count.
-
-        Raises:
-            DuplicateCookies: they are not all of one session, and guessing would sign somebody in as somebody else.
-        """
-        keys = self._gateway.authority.service_keys
-        parsed = [(token, text) for text in refresh_tokens if (token := parse_refresh_token(keys, text)) is not None]
-        if len({token.handle for token, _ in parsed}) != 1:
-            raise DuplicateCookies("the request has refresh tokens of several sessions, or of none")
-        return max(parsed, key=lambda pair: pair[0].generation)[1]
-
     def jwks_max_age(self) -> int:
         """Seconds for which the JWK set may be cached: until the next key is made, at least 1."""
         due = self._gateway.authority.ring.due_at(self.config.signing_key_interval)
