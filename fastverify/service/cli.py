@@ -25,7 +25,7 @@ def main() -> None:
         app()
     except ConfigError as error:
         sys.exit(_complain(str(error), 2))
-    except FastVerifyError as error:
+    except (FastVerifyError, OSError) as error:
         sys.exit(_complain(str(error), 1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +66,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the session routes and the gateway endpoint /v1/verify."""
-    from .serving import serve_service
+    from .serving import listen, serve_service
 
     api_domain = api_domain or f"http://{host}:{port}"
     config = Config(
@@ -78,7 +79,10 @@ def serve(
         exchange_seconds=exchange_seconds,
     )
     store = store or f"embedded://{Path('.fastverify').resolve()}"
-    serve_service(store, config, host=host, port=port, listen_fd=listen_fd, exit_with_stdin=exit_with_stdin)
+    with listen(host, port) if listen_fd is None else socket.socket(fileno=listen_fd) as sock:
+        if listen_fd is None:
+            typer.echo(f"the session service of {api_domain} listens on {host}, port {port}", err=True)
+        serve_service(store, config, sock, exit_with_stdin=exit_with_stdin)
 
 
 def parse_secret(text: str) -> list[bytes]:

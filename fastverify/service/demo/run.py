@@ -63,8 +63,9 @@ def _set_up(stack: ExitStack, port: int) -> tuple[str, str, Sessions]:
     sessions = stack.enter_context(Sessions.connect(store, config))
     stack.enter_context(_service_process(store, config, service_socket.fileno()))
     service_socket.close()
-    site = create_site(AsyncSessions.connect(store, config), service=service)
-    stack.enter_context(background_server(site, site_socket))
+    site_sessions = AsyncSessions.connect(store, config)
+    site = create_site(site_sessions, service=service)
+    stack.enter_context(background_server(site, site_sessions, site_socket))
     return url, service, sessions
 
 

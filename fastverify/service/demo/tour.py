@@ -92,30 +92,30 @@ def _http_life(site: Client, service: Client, sessions: Sessions) -> Iterator[St
     me, took = _timed(lambda: site.send("GET", "/api/me", access))
     _expect(me, 200)
     _check(me.body["claims"]["plan"] == "pro", "the claims of the demo site's API")
-    yield Step("verify", "HTTP, demo site's API: 200, the claims", took)
+    yield Step("verify", "HTTP, demo site: 200, the claims", took)
 
     verdict, took = _timed(lambda: service.send("GET", "/v1/verify", access))
     _expect(verdict, 200)
     _check(verdict.headers["x-user-id"] == "ada", "the identity headers of the gateway endpoint")
-    yield Step("verify", "HTTP, session service's /v1/verify: 200, X-User-Id: ada", took)
+    yield Step("verify", "HTTP, session service: 200, X-User-Id: ada", took)
 
     renewed, took = _timed(lambda: service.send("POST", "/auth/session/refresh", refresh))
     _expect(renewed, 200)
     access, refresh = renewed.headers["st-access-token"], renewed.headers.get("st-refresh-token") or refresh
     session = sessions.verify(access)
-    yield Step("refresh", "HTTP, session service: 200, a new access token, which verifies", took)
+    yield Step("refresh", "HTTP, session service: 200, a new access token", took)
 
     was_there, took = _timed(lambda: sessions.revoke(session.handle))
     _check(was_there, "revoke")
-    yield Step("revoke", "library, this process: it was there, and is gone", took)
+    yield Step("revoke", "library, this process: the session is gone", took)
 
     _, took = _timed(lambda: _must_refuse(sessions, access))
-    yield Step("verify", "library, this process: refused at once", took)
+    yield Step("verify: refused", "library, this process: at once", took)
     _, took = _timed(lambda: _wait_until_refused(service, access))
-    yield Step("verify", "HTTP, session service: 401; it has read the revocation log", took)
+    yield Step("verify: refused", "HTTP, session service: 401, the log has come", took)
     gone, took = _timed(lambda: service.send("POST", "/auth/session/refresh", refresh))
     _expect(gone, 401)
-    yield Step("refresh", "HTTP, session service: 401, there is no session", took)
+    yield Step("refresh: refused", "HTTP, session service: 401", took)
 
 
 def _library_life(sessions: Sessions) -> Iterator[Step]:
@@ -125,12 +125,12 @@ def _library_life(sessions: Sessions) -> Iterator[Step]:
     tokens = [one.access_token for one in issued]
     cold, took = _timed(lambda: [sessions.verify(token) for token in tokens])
     _check([s.user_id for s in cold] == [f"user-{n}" for n in range(_TOKENS)], "the users of fresh tokens")
-    yield Step("verify, cold", f"library: mean of {_TOKENS} tokens never seen before", took / _TOKENS)
+    yield Step("verify, cold", f"library: mean of {_TOKENS} new tokens", took / _TOKENS)
 
     token, verify = tokens[0], sessions.verify
     again, took = _timed(lambda: [verify(token) for _ in range(_CACHED_ROUNDS)][-1])
     _check(again.user_id == "user-0", "the user of a remembered token")
-    yield Step("verify, cached", f"library: mean of {_CACHED_ROUNDS} calls with one token", took / _CACHED_ROUNDS)
+    yield Step("verify, cached", f"library: mean of {_CACHED_ROUNDS:,} calls, one token", took / _CACHED_ROUNDS)
 
     renewed, took = _timed(lambda: [sessions.refresh(one.refresh_token) for one in issued])
     _check(all(sessions.verify(one.access_token).user_id for one in renewed), "refreshed tokens")
@@ -139,7 +139,7 @@ def _library_life(sessions: Sessions) -> Iterator[Step]:
     handles = [one.session.handle for one in issued]
     ended, took = _timed(lambda: sessions.revoke_many(handles))
     _check(sorted(ended) == sorted(handles), "revoke_many")
-    yield Step("revoke", f"library: {_TOKENS} sessions in one call, mean", took / _TOKENS)
+    yield Step("revoke", f"library: mean of {_TOKENS} in one call", took / _TOKENS)
     for one in renewed:
         _must_refuse(sessions, one.access_token)
 
