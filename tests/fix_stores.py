@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -20,7 +23,10 @@ from fix_requirements import require_tool
 
 from fastverify.store import embedded, open_store
 
-READY_SECONDS = 20.0
+#: How long anything may take before a test fails, in seconds.
+WAIT = 20.0
+#: Limits for a store that is not tested for its time-outs: a busy machine must not fail a test.
+PATIENT: dict[str, Any] = {"acquire": WAIT, "connect": WAIT, "command": WAIT, "total": WAIT}
 
 
 class LaunchedServer:
@@ -29,7 +35,7 @@ class LaunchedServer:
     It listens on a loopback port that stays the same over a restart. ``url`` may be given to ``open_store``.
     """
 
-    def __init__(self, binary: str, directory: Path, **settings: str) -> None:
+    def __init__(self, binary: str, directory: Path, **settings: str | tuple[str, ...]) -> None:
         self.binary = binary
         self.directory = directory
         self.settings = settings
@@ -38,10 +44,13 @@ class LaunchedServer:
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it accepts connections."""
+        """Start it and wait until it serves."""
+        settings: dict[str, str | tuple[str, ...]]
         settings = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.directory), "save": ""}
         settings |= {"appendonly": "yes", "appendfsync": "always", "enable-debug-command": "yes"} | self.settings
-        command = [self.binary, *(part for name, value in settings.items() for part in (f"--{name}", value))]
+        command = [self.binary]
+        for name, value in settings.items():
+            command += [f"--{name}", *((value,) if isinstance(value, str) else value)]
         log = self.directory / "server.log"
         with log.open("ab") as output:
             self._watchdog = subprocess.Popen(
@@ -50,10 +59,10 @@ class LaunchedServer:
                 stdout=output,
                 stderr=output,
             )
-        deadline = time.monotonic() + READY_SECONDS
-        while not self._accepts():
+        deadline = time.monotonic() + WAIT
+        while not self._serves():
             assert self._watchdog.poll() is None, f"{self.binary} ended as it started: {log.read_text()[-1000:]}"
-            assert time.monotonic() < deadline, f"{self.binary} does not listen: {log.read_text()[-1000:]}"
+            assert time.monotonic() < deadline, f"{self.binary} does not serve: {log.read_text()[-1000:]}"
             time.sleep(0.005)
 
     def stop(self) -> None:
@@ -61,27 +70,42 @@ class LaunchedServer:
         if self._watchdog is not None:
             assert self._watchdog.stdin is not None
             self._watchdog.stdin.close()
-            self._watchdog.wait(READY_SECONDS)
+            self._watchdog.wait(WAIT)
             self._watchdog = None
 
     def kill(self) -> None:
         """End it with SIGKILL, and wait until it is gone."""
         assert self._watchdog is not None
         with self.client() as client:
-            os.kill(client.info("server")["process_id"], 9)
-        self._watchdog.wait(READY_SECONDS)
+            os.kill(client.info("server")["process_id"], signal.SIGKILL)
+        self._watchdog.wait(WAIT)
         self.stop()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Makes it stand still (SIGSTOP): it is there, and says nothing."""
+        with self.client() as client:
+            pid = client.info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def client(self) -> redis.Redis:
         """A plain client, to look and to meddle with."""
         return redis.Redis(port=self.port, password=self.settings.get("requirepass"))
 
-    def _accepts(self) -> bool:
+    def _serves(self) -> bool:
+        """Whether it answers, and not that it is still loading its data. (Where it talks TLS: whether it listens.)"""
         try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=0.25).close()
+            with socket.create_connection(("127.0.0.1", self.port), timeout=0.25) as probe:
+                if "tls-port" in self.settings:
+                    return True
+                probe.sendall(b"PING\r\n")
+                return probe.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
-        return True
 
 
 def _free_port() -> int:
@@ -133,7 +157,7 @@ def launch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launch]:
     """Starts a server of one's own, of each kind in turn, and stops it: ``launch(requirepass="x")``."""
     started: list[LaunchedServer] = []
 
-    def start(**settings: str) -> LaunchedServer:
+    def start(**settings: str | tuple[str, ...]) -> LaunchedServer:
         directory = tmp_path / f"server{len(started)}"
         directory.mkdir()
         binary = embedded.find_binary() if request.param == "valkey" else debian_redis()

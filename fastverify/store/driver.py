@@ -194,10 +194,9 @@ def _forget_arguments(error: Exception) -> None:
 
 def _packed(connection: Connection | AsyncConnection, commands: Sequence[Command]) -> list[bytes]:
     """The commands as they are sent. A value that cannot be is the mistake of the caller, and not shown."""
-    try:
+    with suppress(DataError, UnicodeError):  # not chained: a UnicodeError holds the whole text
         return connection.pack_commands(commands)
-    except (DataError, UnicodeError):
-        raise TypeError("a call's arguments must be str without surrogates, bytes or int") from None
+    raise TypeError("the arguments of a call must be str without surrogates, bytes or int")
 
 
 # --- blocking ---
@@ -313,15 +312,11 @@ class _Pool:
         if not self._free.acquire(timeout=self._patience):
             raise MaxConnectionsError
         try:
+            connection, fresh = self._take()
             try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = self._make()
-            try:
-                connection.connect()
-                if _disturbed(connection):  # the server may have closed it while it lay idle
+                if not fresh and _disturbed(connection):
                     connection.disconnect()
-                    connection.connect()
+                connection.connect()  # does nothing while it is connected
                 yield connection
             except ResponseError:
                 raise
@@ -334,6 +329,12 @@ class _Pool:
             self._free.release()
             if self.closed:
                 self.close()
+
+    def _take(self) -> tuple[Connection, bool]:
+        try:
+            return self._idle.pop(), False
+        except IndexError:
+            return self._make(), True
 
     def close(self) -> None:
         """Close what lies idle now, and the rest as it comes back."""
@@ -357,7 +358,10 @@ def _exchange(connection: Connection, commands: Sequence[Command], deadline: flo
 
 
 def _disturbed(connection: Connection) -> bool:
-    """Whether something has come, the end of the stream perhaps, while nothing was asked."""
+    """Whether something has come while nothing was asked: the end of the stream, when the server has closed it.
+
+    Not to be asked of a fresh connection: over TLS 1.3 the session tickets are still to be read.
+    """
     try:
         return connection.can_read()
     except (RedisError, OSError):
@@ -451,13 +455,12 @@ class _AsyncPool:
             raise StoreUnavailable("the store is closed")
         await self._acquire()
         try:
-            connection = self._idle.pop() if self._idle else self._make()
+            connection, fresh = (self._idle.pop(), False) if self._idle else (self._make(), True)
             try:
                 async with asyncio.timeout(self._limits.connect):
-                    await connection.connect()
-                    if await _disturbed_async(connection):
+                    if not fresh and await _disturbed_async(connection):
                         await connection.disconnect(nowait=True)
-                        await connection.connect()
+                    await connection.connect()
                 yield connection
             except ResponseError:
                 raise

@@ -52,6 +52,7 @@ _NO_BINARY = (
 _watchdogs: dict[Path, Popen[bytes]] = {}
 _users: Counter[Path] = Counter()
 _guard = threading.Lock()
+_exiting = False
 
 
 class Server:
@@ -88,6 +89,8 @@ class Server:
         if _answers(self.socket_path):
             return
         with _guard:
+            if _exiting or not self._open:
+                raise StoreUnavailable("the embedded store is closed")
             self._start()
 
     def close(self) -> None:
@@ -215,9 +218,16 @@ def _spawn(command: list[str], directory: Path, log: Path, lock: int) -> Popen[b
     """Start the watchdog, and by it the server; in a session of its own, for Ctrl-C is meant for the application."""
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as output:
         return Popen(
-            [sys.executable, "-I", "-S", str(_WATCHDOG), *command],
+            [_interpreter(), "-I", "-S", str(_WATCHDOG), *command],
             stdin=PIPE, stdout=output, stderr=output, cwd=directory, pass_fds=(lock,), start_new_session=True,
         )  # fmt: skip
+
+
+def _interpreter() -> str:
+    """Python's program; in a server that embeds Python, ``sys.executable`` may be that server."""
+    if "python" in Path(sys.executable or "").name:
+        return sys.executable
+    return str(Path(sys.exec_prefix, "bin", "python3"))
 
 
 def _stop(watchdog: Popen[bytes]) -> None:
@@ -238,6 +248,8 @@ def _tail(log: Path, start: int, size: int = 1000) -> str:
 
 @atexit.register
 def _stop_all() -> None:
+    global _exiting
+    _exiting = True  # a thread that still runs would start the server again
     while _watchdogs:
         _stop(_watchdogs.popitem()[1])
 

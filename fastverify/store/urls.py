@@ -12,6 +12,7 @@ User, password and path are percent-decoded. Messages never quote a URL: there m
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -51,20 +52,24 @@ def open_store(url: str, *, binary: str | None = None, **limits: Any) -> Store:
 def _split(url: str) -> SplitResult:
     if not isinstance(url, str):
         raise ConfigError("store", f"must be a URL as a str: {_FORMS}")
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # looked at late, and refused with the text of it
-    except ValueError:
-        raise ConfigError(
-            "store", "the URL cannot be read; special characters of a password must be percent-encoded"
-        ) from None
+    parts = _parsed(url)
+    if parts is None:
+        raise ConfigError("store", "the URL cannot be read; special characters of a password must be percent-encoded")
     if parts.scheme in _LATER:
         raise ConfigError("store", f"{parts.scheme}:// is not supported yet; use {_FORMS}")
     if parts.scheme not in ("redis", "rediss", "unix", "embedded"):
         raise ConfigError("store", f"must be a URL of one of these forms: {_FORMS}")
     if parts.fragment:
-        raise ConfigError("store", "the URL has a fragment; '#' in a password must be percent-encoded as %23")
+        raise ConfigError("store", "the URL goes on after a '#'; in a password it must be percent-encoded, as %23")
     return parts
+
+
+def _parsed(url: str) -> SplitResult | None:
+    with suppress(ValueError):  # not chained: it quotes what it could not read
+        parts = urlsplit(url)
+        _ = parts.port  # parsed when it is looked at
+        return parts
+    return None
 
 
 def _directory(parts: SplitResult) -> Path:
