@@ -199,8 +199,9 @@ class Follower:
                 return
             except Exception as error:
                 if isinstance(error, StoreUnavailable):
+                    if self._problem is None:  # said once an outage, not once a try
+                        _log.warning("%s", error)
                     self._problem = error
-                    _log.warning("the store is unavailable: %s", error)
                 else:
                     _log.exception("the follower failed; it goes on")
                 self._wake.wait(pause)
@@ -252,6 +253,8 @@ class Follower:
         with self._changed:
             self._ready = True
             self._completed = self._polls
+            if self._problem is not None:
+                _log.warning("the store answers again")
             self._problem = None
             self._changed.notify_all()
 

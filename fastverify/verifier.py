@@ -14,7 +14,6 @@ from ._core import CacheInfo, RevocationTable, Verifier, parse_unverified
 from .config import WhenStale, check_prefix
 from .errors import (
     InvalidToken,
-    MalformedToken,
     RevokedToken,
     StoreUnavailable,
     TryRefreshToken,
@@ -196,13 +195,14 @@ class SessionVerifier:
         """What an invalid token says about the session (wire.md sections 3.3.1 and 3.3.2)."""
         if isinstance(error, RevokedToken):
             return Unauthorised("the session has been revoked") if error.kind == "session" else TryRefreshToken()
-        if isinstance(error, MalformedToken | UnsupportedToken) or not is_session_token(access_token):
-            # Another issuer's token is treated as none at all, or every request with it would cost a refresh.
+        if not is_session_token(access_token):
+            # Garbage, or another issuer's token, counts as none at all: else each request with it would cost a refresh.
             return Unauthorised(f"not a session's access token: {error}", clear_tokens=False)
         if not self._follower.ready:
             self._follower.ensure()
             return StoreUnavailable("the signing keys are not loaded yet")
-        if isinstance(error, UnknownKey) and not self._known_to_be_unknown(access_token):
+        # An algorithm that no key here has is one that a key published a moment ago may have.
+        if isinstance(error, UnknownKey | UnsupportedToken) and not self._known_to_be_unknown(access_token):
             return StoreUnavailable("the signing key is not known here yet")
         return TryRefreshToken(f"try refresh token: {error}")
 

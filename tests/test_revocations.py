@@ -186,7 +186,7 @@ def test_store_down_verify_goes_on_and_the_rest_says_unavailable_then_all_recove
             assert caught.value.retry_after >= 1
 
         server.start()
-        until(lambda: service.lag_seconds < 1 and gateway.lag_seconds < 1)  # type: ignore[attr-defined]
+        until(lambda: service.gateway.lag_seconds < 1 and gateway.lag_seconds < 1)
         assert service.refresh(issued.refresh_token).session.handle == issued.session.handle
         assert refuses(gateway, ended.access_token)
         service.revoke(issued.session.handle)
