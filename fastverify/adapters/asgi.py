@@ -6,8 +6,9 @@
     app = SessionMiddleware(app, session_verifier)  # SessionVerifier: a gateway that only verifies
 
 The session of a request is in ``scope["fastverify.session"]``, or None; ``require_session(scope)`` returns it or
-raises what the client has to be told, and the middleware makes the response of what is raised. Put it inside a CORS
-middleware, so that its responses get CORS headers too (the FastAPI adapter sees to that by itself).
+raises what the client has to be told, and the middleware makes the response of what is raised. Sign users in with
+``await context_of(scope).sign_in(user_id)``. Put the middleware inside a CORS middleware, so that its responses get
+CORS headers too (the FastAPI adapter sees to that by itself).
 
 All that a request has queued is in its own scope; nothing is shared between requests, and nothing is module state.
 """
@@ -508,6 +509,18 @@ def require_session(scope: Scope) -> Any:
     if session is None:
         raise scope[CONTEXT].error
     return session
+
+
+def context_of(scope: Scope) -> RequestContext:
+    """The request's dealings with sessions: sign-in, refresh and sign-out by hand.
+
+    Raises:
+        RuntimeError: there is no middleware around the application, or one that only verifies.
+    """
+    context = scope.get(CONTEXT)
+    if not isinstance(context, RequestContext):
+        raise RuntimeError("no session middleware with AsyncSessions is around this application")
+    return context
 
 
 def reply_app(reply: Reply) -> ASGIApp:

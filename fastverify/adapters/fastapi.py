@@ -29,13 +29,12 @@ from ..errors import SessionError, StoreUnavailable
 from ..manager import AsyncSessions, CreateOptions
 from ..transport import ACCESS_COOKIE, cors_headers
 from .asgi import (
-    CONTEXT,
     ROUTES,
     Hooks,
     HttpSessions,
-    RequestContext,
     RequestSession,
     SessionMiddleware,
+    context_of,
     reply_app,
 )
 
@@ -97,7 +96,7 @@ class FastVerify:
             _bearer: Annotated[None, Depends(_BEARER)],
             _cookie: Annotated[None, Depends(_COOKIE)],
         ) -> RequestSession | None:
-            context = _context(connection)
+            context = context_of(connection.scope)
             return await context.session(required=required, check_anti_csrf=check_anti_csrf, strict=strict)
 
         return session
@@ -108,24 +107,24 @@ class FastVerify:
         Ends the request's former session, unless ``previous=None``. ``create`` and errors as for
         ``RequestContext.sign_in``.
         """
-        return await _context(request).sign_in(user_id, **create)
+        return await context_of(request.scope).sign_in(user_id, **create)
 
     async def refresh(self, request: HTTPConnection) -> RequestSession:
         """What the refresh route does, for a route of your own at its path. Errors as ``RequestContext.refresh``."""
-        return await _context(request).refresh()
+        return await context_of(request.scope).refresh()
 
     async def sign_out(self, request: HTTPConnection) -> None:
         """What the sign-out route does. Errors as ``RequestContext.sign_out``."""
-        await _context(request).sign_out()
+        await context_of(request.scope).sign_out()
 
     def _endpoint(self, name: str) -> Callable[[Request], Awaitable[Any]]:
         async def endpoint(request: Request) -> Any:
-            return reply_app(await self._http.serve(name, _context(request)))
+            return reply_app(await self._http.serve(name, context_of(request.scope)))
 
         return endpoint
 
     async def _answer(self, connection: Any, error: Any) -> Any:
-        return await self._http.respond(connection, _context(connection), error)
+        return await self._http.respond(connection, context_of(connection.scope), error)
 
 
 class _Declared(SecurityBase):
@@ -141,10 +140,3 @@ class _Declared(SecurityBase):
 
 _BEARER = _Declared("fastverifyHeader", HTTPBearer(bearerFormat="JWT"))
 _COOKIE = _Declared("fastverifyCookie", APIKey.model_validate({"in": APIKeyIn.cookie, "name": ACCESS_COOKIE}))
-
-
-def _context(connection: HTTPConnection) -> RequestContext:
-    context = connection.scope.get(CONTEXT)
-    if not isinstance(context, RequestContext):
-        raise RuntimeError("sessions are not installed in this application: call FastVerify.install(app)")
-    return context

@@ -1,0 +1,157 @@
+"""One small application, once in each framework: the same paths do the same."""
+
+# No postponed annotations: FastAPI reads those of the routes, which name a local variable.
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+from fastapi import Depends, FastAPI, Request
+
+from fastverify import AsyncSessions, Unauthorised
+from fastverify.adapters.asgi import (
+    ASGIApp,
+    Receive,
+    RequestContext,
+    RequestSession,
+    Scope,
+    Send,
+    SessionMiddleware,
+    context_of,
+    reply_app,
+)
+from fastverify.adapters.fastapi import FastVerify
+from fastverify.transport import json_reply
+
+Build = Callable[..., Any]
+
+
+def asgi_site(sessions: AsyncSessions, **options: Any) -> ASGIApp:
+    """The application with no framework."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        content = await _handle(scope, context_of(scope))
+        await reply_app(json_reply(200 if content is not None else 404, content))(scope, receive, send)
+
+    return SessionMiddleware(app, sessions, **options)
+
+
+async def _handle(scope: Scope, context: RequestContext) -> Any:
+    query = dict(parse_qsl(scope["query_string"].decode()))
+    match scope["path"]:
+        case "/login":
+            await context.sign_in(query["user"], payload=json.loads(query.get("payload", "{}")))
+            return {"ok": True}
+        case "/login-beside":
+            await context.sign_in(query["user"], previous=None)
+            return {"ok": True}
+        case "/login-and-fail":
+            await context.sign_in(query["user"])
+            raise Unauthorised("after all")
+        case "/me":
+            return described(await context.session())
+        case "/maybe":
+            return described(await context.session(required=False))
+        case "/strict":
+            return described(await context.session(strict=True))
+        case "/unguarded":
+            return described(await context.session(check_anti_csrf=False))
+        case "/merge":
+            session = await context.session()
+            assert session is not None
+            await session.merge_payload(json.loads(query["patch"]))
+            return described(session)
+        case "/revoke":
+            session = await context.session()
+            assert session is not None
+            return {"was_there": await session.revoke()}
+        case "/data":
+            session = await context.session()
+            assert session is not None
+            if "put" in query:
+                await session.set_data(query["put"])
+            return {"data": await session.get_data()}
+        case "/own-refresh":
+            return described(await context.refresh())
+        case "/own-signout":
+            await context.sign_out()
+            return {"ok": True}
+    return None
+
+
+def fastapi_site(sessions: AsyncSessions, **options: Any) -> FastAPI:
+    """The application in FastAPI."""
+    fv = FastVerify(sessions, **options)
+    app = FastAPI()
+    fv.install(app)
+    add_fastapi_routes(app, fv)
+    return app
+
+
+def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
+    @app.api_route("/login", methods=["GET", "POST"])
+    async def login(request: Request, user: str, payload: str = "{}") -> Any:
+        await fv.sign_in(request, user, payload=json.loads(payload))
+        return {"ok": True}
+
+    @app.post("/login-beside")
+    async def login_beside(request: Request, user: str) -> Any:
+        await fv.sign_in(request, user, previous=None)
+        return {"ok": True}
+
+    @app.post("/login-and-fail")
+    async def login_and_fail(request: Request, user: str) -> Any:
+        await fv.sign_in(request, user)
+        raise Unauthorised("after all")
+
+    @app.api_route("/me", methods=["GET", "POST"])
+    async def me(session: Annotated[RequestSession, Depends(fv.session())]) -> Any:
+        return described(session)
+
+    @app.api_route("/maybe", methods=["GET", "POST"])
+    async def maybe(session: Annotated[RequestSession | None, Depends(fv.session(required=False))]) -> Any:
+        return described(session)
+
+    @app.get("/strict")
+    async def strict(session: Annotated[RequestSession, Depends(fv.session(strict=True))]) -> Any:
+        return described(session)
+
+    @app.post("/unguarded")
+    async def unguarded(session: Annotated[RequestSession, Depends(fv.session(check_anti_csrf=False))]) -> Any:
+        return described(session)
+
+    @app.post("/merge")
+    async def merge(patch: str, session: Annotated[RequestSession, Depends(fv.session())]) -> Any:
+        await session.merge_payload(json.loads(patch))
+        return described(session)
+
+    @app.post("/revoke")
+    async def revoke(session: Annotated[RequestSession, Depends(fv.session())]) -> Any:
+        return {"was_there": await session.revoke()}
+
+    @app.api_route("/data", methods=["GET", "POST"])
+    async def data(session: Annotated[RequestSession, Depends(fv.session())], put: str | None = None) -> Any:
+        if put is not None:
+            await session.set_data(put)
+        return {"data": await session.get_data()}
+
+    @app.post("/own-refresh")
+    async def own_refresh(request: Request) -> Any:
+        return described(await fv.refresh(request))
+
+    @app.post("/own-signout")
+    async def own_signout(request: Request) -> Any:
+        await fv.sign_out(request)
+        return {"ok": True}
+
+
+def described(session: RequestSession | None) -> Any:
+    """What the application shows of a session."""
+    if session is None:
+        return {"user": None}
+    assert session.claims["sub"] == session.user_id and session.access_token == session.session.access_token
+    return {"user": session.user_id, "handle": session.handle, "payload": dict(session.payload)}
+
+
+SITES: dict[str, Build] = {"asgi": asgi_site, "fastapi": fastapi_site}

@@ -1,0 +1,558 @@
+"""What every adapter must do, over real sessions: one suite, run on the same small site in each framework."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from conftest import Client, Open
+from fix_stores import LaunchedServer
+from sites import Build
+
+from fastverify import AsyncSessions, StoreUnavailable
+from fastverify.transport import CORS_HEADERS
+
+TRANSFERS = ["header", "cookie"]
+
+
+@pytest.fixture
+async def sessions(open_sessions: Open) -> AsyncSessions:
+    return await open_sessions()
+
+
+def clears_all(response: httpx.Response) -> bool:
+    cleared = {cookie.partition(";")[0] for cookie in response.headers.get_list("set-cookie")}
+    headers = response.headers
+    return (
+        {"sAccessToken=", "sRefreshToken="} <= cleared
+        and headers.get("front-token") == "remove"
+        and headers.get("st-access-token") == headers.get("st-refresh-token") == ""
+    )
+
+
+def touches_no_token(response: httpx.Response) -> bool:
+    names = ("set-cookie", "front-token", "st-access-token", "st-refresh-token", "anti-csrf")
+    return not any(name in response.headers for name in names)
+
+
+def answer(response: httpx.Response) -> tuple[int, Any]:
+    return response.status_code, response.json()
+
+
+TRY_REFRESH = (401, {"message": "try refresh token"})
+UNAUTHORISED = (401, {"message": "unauthorised"})
+
+
+# --- the main job ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_sign_in_call_refresh_sign_out(build: Build, open_sessions: Open, transfer: str) -> None:
+    sessions = await open_sessions(exchange_seconds=0)
+    async with Client(build(sessions), transfer) as client:
+        signed_in = await client.call('/login?user=user-1&payload={"plan":"pro"}')
+        assert signed_in.headers["cache-control"] == "no-store"
+        assert ("set-cookie" in signed_in.headers) is (transfer == "cookie")
+        assert ("st-access-token" in signed_in.headers) is (transfer == "header")
+
+        first = (await client.call("/me", "GET")).json()
+        assert (first["user"], first["payload"]) == ("user-1", {"plan": "pro"})
+
+        refreshed = await client.refresh()
+        assert answer(refreshed) == (200, {})
+        assert refreshed.headers["front-token"] not in ("", "remove", signed_in.headers["front-token"])
+        assert (await client.call("/me")).json() == first
+
+        signed_out = await client.call("/auth/signout", rid="session")
+        assert answer(signed_out) == (200, {"status": "OK"})
+        assert signed_out.headers["front-token"] == "remove"
+        assert not list(client.cookies.jar)
+        assert await sessions.info(first["handle"]) is None
+        assert answer(await client.call("/me", "GET")) == UNAUTHORISED
+
+
+async def test_tokens_travel_as_asked_at_sign_in_and_a_refresh_keeps_to_it(build: Build, open_sessions: Open) -> None:
+    async with Client(build(await open_sessions(exchange_seconds=0)), "cookie") as client:
+        await client.login()
+        client.headers["st-auth-mode"] = "header"
+        refreshed = await client.refresh()
+        assert "st-access-token" not in refreshed.headers
+        assert len(refreshed.headers.get_list("set-cookie")) == 2
+
+
+async def test_without_st_auth_mode_tokens_come_in_headers(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions)) as client:
+        del client.headers["st-auth-mode"]
+        response = await client.login()
+        assert response.headers["st-access-token"] and "set-cookie" not in response.headers
+
+
+async def test_a_refresh_soon_after_another_sets_no_refresh_token(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        (cookie,) = (await client.refresh()).headers.get_list("set-cookie")
+        assert cookie.startswith("sAccessToken=")
+
+
+async def test_the_front_token_describes_the_access_token(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions)) as client:
+        response = await client.login()
+        front = json.loads(base64.b64decode(response.headers["front-token"]))
+        claims = sessions.verify(client.access).claims
+        assert front == {"uid": "user-1", "ate": claims.expires_at * 1000, "up": claims.to_dict()}
+        assert len(front["up"]) == 10
+
+
+# --- what is required, what is optional -----------------------------------------------------------------------------
+
+
+async def test_no_token_is_unauthorised_and_clears_nothing(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions)) as client:
+        for headers in ({}, {"authorization": "Bearer not.a.token"}, {"cookie": "sAccessToken=x"}):
+            response = await client.call("/me", "GET", **headers)
+            assert answer(response) == UNAUTHORISED
+            assert touches_no_token(response)
+
+
+async def test_an_optional_session_is_none_only_where_none_came(build: Build, open_sessions: Open) -> None:
+    past = time.time() - 7200
+    sessions = await open_sessions(clock=lambda: past)
+    async with Client(build(sessions)) as client:
+        assert answer(await client.call("/maybe", "GET")) == (200, {"user": None})
+        foreign = await client.call("/maybe", "GET", authorization="Bearer eyJhbGciOiJIUzI1NiJ9.e30.c2ln")
+        assert answer(foreign) == (200, {"user": None})
+        await client.login()
+        expired = await client.call("/maybe", "GET")
+        assert answer(expired) == TRY_REFRESH
+        assert touches_no_token(expired)
+
+
+async def test_a_revoked_session_is_unauthorised_and_cleared(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        await sessions.revoke_user("user-1")
+        response = await client.call("/me", "GET")
+        assert answer(response) == UNAUTHORISED
+        assert clears_all(response)
+        assert not list(client.cookies.jar)
+
+
+async def test_strict_asks_the_store(build: Build, sessions: AsyncSessions, embedded_url: str) -> None:
+    async with Client(build(sessions)) as client:
+        await client.login()
+        assert (await client.call("/strict", "GET")).status_code == 200
+        handle = (await client.call("/me", "GET")).json()["handle"]
+        with redis.Redis(
+            unix_socket_path=f"{embedded_url.removeprefix('embedded://')}/socket"
+        ) as store:  # the record goes, and nobody is told
+            (key,) = store.keys(f"*{sessions.config.key_prefix}*:s:{handle}")
+            store.delete(key)
+        assert (await client.call("/me", "GET")).status_code == 200
+        response = await client.call("/strict", "GET")
+        assert answer(response) == UNAUTHORISED
+        assert clears_all(response)
+
+
+async def test_a_header_goes_before_a_cookie_and_a_foreign_bearer_counts_as_absent(
+    build: Build, sessions: AsyncSessions
+) -> None:
+    ours = await sessions.create("by-header")
+    cookie = f"sAccessToken={(await sessions.create('by-cookie')).access_token}"
+    foreign = "Bearer eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.eyJzdWIiOiJ5In0.c2ln"
+    async with Client(build(sessions)) as client:
+        for bearer, user in ((f"Bearer {ours.access_token}", "by-header"), (foreign, "by-cookie")):
+            response = await client.call("/me", "GET", authorization=bearer, cookie=cookie)
+            assert response.json()["user"] == user
+
+
+@pytest.mark.parametrize(("forced", "user"), [("header", None), ("cookie", "user-1")])
+async def test_a_forced_method_ignores_tokens_of_the_other_kind(
+    build: Build, open_sessions: Open, forced: Any, user: str | None
+) -> None:
+    sessions = await open_sessions(token_transfer_method=forced)
+    token = (await sessions.create("user-1")).access_token
+    async with Client(build(sessions)) as client:
+        response = await client.call("/maybe", "GET", cookie=f"sAccessToken={token}")
+        assert response.json()["user"] == user
+
+
+async def test_a_legacy_cookie_asks_for_a_refresh_which_expires_it(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        client.cookies.set("sIdRefreshToken", "x", domain="localhost.local", path="/")
+        assert answer(await client.call("/me", "GET")) == TRY_REFRESH
+        assert (await client.refresh()).status_code == 200
+        assert (await client.call("/me", "GET")).status_code == 200
+
+
+# --- refresh --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_refresh_without_a_token_clears_all(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions)) as client:
+        response = await client.refresh()
+        assert answer(response) == UNAUTHORISED
+        assert clears_all(response)
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_an_exchanged_token_that_comes_back_is_theft(build: Build, open_sessions: Open, transfer: str) -> None:
+    app = build(await open_sessions(exchange_seconds=0))
+    async with Client(app, transfer) as victim, Client(app, transfer) as thief:
+        await victim.login()
+        thief.refresh_token = victim.refresh_token
+        thief.cookies.update(victim.cookies)
+        assert (await victim.refresh()).status_code == 200
+        response = await thief.refresh()
+        assert answer(response) == (401, {"message": "token theft detected"})
+        assert clears_all(response)
+        assert answer(await victim.call("/me", "GET")) == UNAUTHORISED
+
+
+async def test_a_refresh_by_header_clears_the_cookies_that_came_too(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions)) as client:
+        await client.login()
+        other = (await sessions.create("other")).refresh_token
+        response = await client.call(
+            "/auth/session/refresh", token=client.refresh_token, cookie=f"sRefreshToken={other}"
+        )
+        assert response.status_code == 200
+        cleared = [cookie.partition(";")[0] for cookie in response.headers.get_list("set-cookie")]
+        assert cleared == ["sAccessToken=", "sRefreshToken="]
+
+
+async def test_duplicate_cookies_of_one_session_are_settled_by_one_refresh(build: Build, open_sessions: Open) -> None:
+    sessions = await open_sessions(exchange_seconds=0)
+    old = await sessions.create("user-1")
+    new = await sessions.refresh(old.refresh_token)
+    async with Client(build(sessions)) as client:
+        twice = f"sAccessToken={old.access_token}; sAccessToken={new.access_token}"
+        assert answer(await client.call("/me", "GET", cookie=twice)) == TRY_REFRESH
+        twice += f"; sRefreshToken={old.refresh_token}; sRefreshToken={new.refresh_token}; sRefreshToken=garbage"
+        assert answer(await client.call("/auth/session/refresh", cookie=twice)) == (200, {})
+
+
+async def test_duplicate_cookies_of_several_sessions_are_refused_and_cleared(
+    build: Build, sessions: AsyncSessions
+) -> None:
+    one, two = await sessions.create("user-1"), await sessions.create("user-2")
+    async with Client(build(sessions)) as client:
+        cookies = f"sRefreshToken={one.refresh_token}; sRefreshToken={two.refresh_token}"
+        response = await client.call("/auth/session/refresh", cookie=cookies)
+        assert answer(response) == UNAUTHORISED
+        assert clears_all(response)
+    assert await sessions.info(one.session.handle) and await sessions.info(two.session.handle)
+
+
+async def test_a_foreign_page_cannot_sign_anybody_out(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        for path in ("/auth/session/refresh", "/auth/signout"):
+            response = await client.call(path, sec_fetch_site="cross-site", sec_fetch_mode="navigate", rid="")
+            assert response.status_code == 401
+            assert touches_no_token(response)
+        assert (await client.call("/me", "GET")).status_code == 200
+
+
+async def test_get_neither_refreshes_nor_signs_out(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions)) as client:
+        await client.login()
+        for path in ("/auth/session/refresh", "/auth/signout"):
+            assert (await client.call(path, "GET")).status_code in (404, 405)
+        assert (await client.call("/me", "GET")).status_code == 200
+
+
+# --- anti-CSRF ------------------------------------------------------------------------------------------------------
+
+
+async def test_via_token_guards_every_method_but_get(build: Build, open_sessions: Open) -> None:
+    sessions = await open_sessions(anti_csrf="VIA_TOKEN")
+    async with Client(build(sessions), "cookie") as client:
+        assert (await client.login()).headers["anti-csrf"] == client.anti_csrf != ""
+        assert (await client.call("/me")).status_code == 200
+        client_token, client.anti_csrf = client.anti_csrf, ""
+        assert (await client.call("/me", "GET")).status_code == 200
+        assert (await client.call("/unguarded")).status_code == 200
+        refused = await client.call("/me")
+        assert answer(refused) == TRY_REFRESH
+        assert touches_no_token(refused)
+        assert answer(await client.refresh()) == UNAUTHORISED  # and no harm to the session itself
+        client.anti_csrf = client_token
+        assert await sessions.handles("user-1")
+
+
+async def test_via_token_refresh_with_the_token_succeeds(build: Build, open_sessions: Open) -> None:
+    async with Client(build(await open_sessions(anti_csrf="VIA_TOKEN")), "cookie") as client:
+        await client.login()
+        assert (await client.refresh()).status_code == 200
+
+
+async def test_via_token_binds_no_header_session(build: Build, open_sessions: Open) -> None:
+    async with Client(build(await open_sessions(anti_csrf="VIA_TOKEN"))) as client:
+        assert "anti-csrf" not in (await client.login()).headers
+        assert (await client.call("/me")).status_code == 200
+
+
+async def test_via_custom_header_guards_every_method_but_get(build: Build, open_sessions: Open) -> None:
+    async with Client(build(await open_sessions(anti_csrf="VIA_CUSTOM_HEADER")), "cookie") as client:
+        await client.login()
+        assert (await client.call("/me")).status_code == 200
+        assert (await client.call("/me", "GET", rid="")).status_code == 200
+        assert answer(await client.call("/me", rid="")) == TRY_REFRESH
+        assert answer(await client.call("/auth/signout", rid="")) == TRY_REFRESH
+
+
+# --- sign-in over an existing session -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_a_sign_in_ends_the_former_session_of_the_request(
+    build: Build, sessions: AsyncSessions, transfer: str
+) -> None:
+    async with Client(build(sessions), transfer) as client:
+        await client.login()
+        former = (await client.call("/me", "GET")).json()["handle"]
+        await client.login("user-2")
+        assert (await client.call("/me", "GET")).json()["user"] == "user-2"
+        assert await sessions.info(former) is None
+
+
+async def test_previous_none_leaves_the_former_session_alone(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions)) as client:
+        await client.login()
+        former = (await client.call("/me", "GET")).json()["handle"]
+        await client.call("/login-beside?user=user-2")
+        assert await sessions.info(former) is not None
+
+
+async def test_changing_the_transfer_clears_the_other_one(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        client.headers["st-auth-mode"] = "header"
+        await client.login()
+        assert client.access and not list(client.cookies.jar)
+        client.headers["st-auth-mode"] = "cookie"
+        response = await client.login()
+        assert (response.headers["st-access-token"], response.headers["st-refresh-token"]) == ("", "")
+        assert {cookie.name for cookie in client.cookies.jar} == {"sAccessToken", "sRefreshToken"}
+
+
+async def test_an_error_after_a_sign_in_leaves_no_token_behind(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        response = await client.call("/login-and-fail?user=user-1")
+        assert answer(response) == UNAUTHORISED
+        assert clears_all(response)
+        assert not list(client.cookies.jar)
+
+
+async def test_a_payload_too_large_for_a_cookie_is_refused_and_leaves_no_session(
+    build: Build, sessions: AsyncSessions
+) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        with pytest.raises(ValueError, match="browsers drop"):
+            await client.call(f'/login?user=user-1&payload={{"big":"{"x" * 4000}"}}')
+        assert not list(client.cookies.jar)
+    assert await sessions.handles("user-1") == []
+
+
+# --- the session of a request ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_a_merged_payload_is_in_the_response_and_in_the_store(
+    build: Build, sessions: AsyncSessions, transfer: str
+) -> None:
+    async with Client(build(sessions), transfer) as client:
+        await client.login()
+        response = await client.call('/merge?patch={"plan":"team","n":null}')
+        assert response.json()["payload"] == {"plan": "team"}
+        assert "front-token" in response.headers and "st-refresh-token" not in response.headers
+        after = (await client.call("/me", "GET")).json()
+        assert after["payload"] == {"plan": "team"}
+        info = await sessions.info(after["handle"])
+        assert info is not None and info.payload == {"plan": "team"}
+
+
+async def test_a_merge_too_large_for_a_cookie_is_refused_and_undone(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.call('/login?user=user-1&payload={"kept":1,"big":2}')
+        with pytest.raises(ValueError, match="browsers drop"):
+            await client.call(f'/merge?patch={{"big":"{"x" * 4000}","more":1}}')
+        assert (await client.refresh()).status_code == 200
+        assert (await client.call("/me", "GET")).json()["payload"] == {"kept": 1, "big": 2}
+
+
+async def test_revoke_in_a_request_ends_and_clears(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        response = await client.call("/revoke")
+        assert answer(response) == (200, {"was_there": True})
+        assert response.headers["front-token"] == "remove" and not list(client.cookies.jar)
+        assert "st-access-token" not in response.headers
+    assert await sessions.handles("user-1") == []
+
+
+async def test_session_data_is_kept_on_the_server(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions)) as client:
+        await client.login()
+        assert answer(await client.call("/data", "GET")) == (200, {"data": None})
+        response = await client.call("/data?put=cart")
+        assert answer(response) == (200, {"data": "cart"})
+        assert touches_no_token(response)
+
+
+async def test_refresh_and_sign_out_by_hand(build: Build, open_sessions: Open) -> None:
+    app = build(await open_sessions(exchange_seconds=0), routes=("jwks",))
+    async with Client(app) as client:
+        await client.login()
+        assert (await client.refresh()).status_code == 404
+        assert (await client.call("/auth/signout")).status_code == 404
+        assert (await client.call("/auth/.well-known/openid-configuration", "GET")).status_code == 404
+        assert (await client.call("/auth/jwt/jwks.json", "GET")).status_code == 200
+        former = client.refresh_token
+        assert (await client.call("/own-refresh", token=former)).json()["user"] == "user-1"
+        assert client.refresh_token != former
+        assert (await client.call("/own-signout")).status_code == 200
+        assert client.access == ""
+
+
+# --- public documents -----------------------------------------------------------------------------------------------
+
+
+async def test_jwks_and_discovery_are_for_everybody(build: Build, open_sessions: Open) -> None:
+    sessions = await open_sessions(api_base_path="/x")
+    async with Client(build(sessions)) as client:
+        jwks = await client.get("/x/jwt/jwks.json")
+        document = await client.get("/x/.well-known/openid-configuration")
+        assert jwks.json() == await sessions.jwks()
+        assert document.json()["jwks_uri"] == "http://localhost:8000/x/jwt/jwks.json"
+        for response in (jwks, document):
+            assert response.headers["access-control-allow-origin"] == "*"
+            assert response.headers["cache-control"].startswith("max-age=")
+            assert response.headers["content-type"] == "application/json; charset=utf-8"
+
+
+# --- faults ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def lost(open_sessions: Open, launch: Callable[..., LaunchedServer]) -> tuple[AsyncSessions, LaunchedServer]:
+    """Sessions, and the store that they are about to lose. They go on verifying while it is away."""
+    server = launch()
+    return await open_sessions(server.url, when_stale="allow", exchange_seconds=0), server
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_without_the_store_verify_works_and_the_rest_is_503_with_no_token_touched(
+    build: Build, lost: tuple[AsyncSessions, LaunchedServer], transfer: str
+) -> None:
+    sessions, server = lost
+    async with Client(build(sessions), transfer) as client:
+        await client.login()
+        server.stop()
+        assert (await client.call("/me", "GET")).status_code == 200
+        before = client.refresh_token, sorted((c.name, c.value) for c in client.cookies.jar)
+        for response in (
+            await client.refresh(),
+            await client.call("/login?user=user-2"),
+            await client.call("/auth/signout"),
+            await client.call("/revoke"),
+            await client.call("/data", "GET"),
+            await client.call('/merge?patch={"a":1}'),
+            await client.call("/strict", "GET"),
+        ):
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) >= 1
+            assert touches_no_token(response)
+        assert before == (client.refresh_token, sorted((c.name, c.value) for c in client.cookies.jar))
+        server.start()
+        assert (await client.refresh()).status_code == 200
+
+
+async def test_a_garbage_refresh_token_is_refused_without_a_store_call(
+    build: Build, lost: tuple[AsyncSessions, LaunchedServer]
+) -> None:
+    sessions, server = lost
+    async with Client(build(sessions)) as client:
+        await client.login()
+        server.stop()
+        genuine = client.refresh_token
+        for garbage in ("garbage", genuine[:-60] + "A" * 60, "A" * 96, genuine + "A", genuine[:-1]):
+            response = await client.call("/auth/session/refresh", token=garbage, rid="session")
+            assert answer(response) == UNAUTHORISED
+            assert clears_all(response)
+        assert (await client.call("/auth/session/refresh", token=genuine)).status_code == 503
+
+
+async def test_a_verifier_that_is_stale_answers_503(build: Build, sessions: AsyncSessions, monkeypatch: Any) -> None:
+    async with Client(build(sessions)) as client:
+        await client.login()
+
+        def stale(token: str, **_: Any) -> Any:
+            raise StoreUnavailable(retry_after=3)
+
+        monkeypatch.setattr(sessions, "verify", stale)
+        for path in ("/me", "/maybe"):
+            response = await client.call(path, "GET")
+            assert (response.status_code, response.headers["retry-after"]) == (503, "3")
+            assert touches_no_token(response)
+
+
+async def test_two_users_interleaved_on_one_worker_never_get_each_others_tokens(
+    build: Build, sessions: AsyncSessions, monkeypatch: Any
+) -> None:
+    """Both are inside ``create`` at once, and leave it in the other order."""
+    inside: dict[str, asyncio.Event] = {"ada": asyncio.Event(), "bob": asyncio.Event()}
+    bob_is_done = asyncio.Event()
+    create = sessions.create
+
+    async def slow_create(user_id: str, **options: Any) -> Any:
+        inside[user_id].set()
+        await inside["ada"].wait()
+        await inside["bob"].wait()
+        issued = await create(user_id, **options)
+        if user_id == "ada":
+            await bob_is_done.wait()
+        return issued
+
+    monkeypatch.setattr(sessions, "create", slow_create)
+    app = build(sessions)
+    async with Client(app, "cookie") as ada, Client(app, "cookie") as bob:
+
+        async def sign_bob_in() -> None:
+            await bob.login("bob")
+            bob_is_done.set()
+
+        await asyncio.wait_for(asyncio.gather(ada.login("ada"), sign_bob_in()), 20)
+        calls = await asyncio.gather(*(client.call("/me", "GET") for _ in range(10) for client in (ada, bob)))
+        assert [response.json()["user"] for response in calls] == ["ada", "bob"] * 10
+        patched = await asyncio.gather(ada.call('/merge?patch={"of":"ada"}'), bob.call('/merge?patch={"of":"bob"}'))
+        assert [response.json()["payload"] for response in patched] == [{"of": "ada"}, {"of": "bob"}]
+        assert (await ada.call("/me", "GET")).json()["payload"] == {"of": "ada"}
+
+
+async def test_a_call_that_changes_nothing_leaves_the_response_alone(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions)) as client:
+        await client.login()
+        response = await client.call("/me", "GET")
+        assert touches_no_token(response)
+        assert "access-control-expose-headers" not in response.headers
+        assert "cache-control" not in response.headers
+
+
+async def test_configured_status_codes_are_used(build: Build, open_sessions: Open) -> None:
+    sessions = await open_sessions(session_expired_status_code=440)
+    async with Client(build(sessions)) as client:
+        assert (await client.call("/me", "GET")).status_code == 440
+        assert (await client.refresh()).status_code == 440
+
+
+def test_cors_headers_cover_what_this_client_sends() -> None:
+    assert {"rid", "anti-csrf", "authorization", "st-auth-mode"} <= set(CORS_HEADERS)
