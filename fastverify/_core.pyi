@@ -4,6 +4,7 @@ from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Se
 from typing import Any, Literal, NamedTuple, TypeVar, final, overload
 
 from .errors import InvalidToken
+from .session import Session
 
 _T = TypeVar("_T")
 
@@ -11,6 +12,7 @@ _T = TypeVar("_T")
 class Key:
     """One prepared verifying key, bound to exactly one algorithm. Immutable; its repr shows algorithm and key id only."""
 
+    def __init__(self, *args: object, **kwargs: object) -> None: ...  # raises TypeError
     @property
     def algorithm(self) -> str: ...
     @property
@@ -30,7 +32,7 @@ class Key:
 
 @final
 class RevocationTable:
-    """What is revoked, as far as this process knows."""
+    """What is revoked, as far as this process knows. Instants are whole seconds since 1970."""
 
     fresh_until: float
     def __new__(cls, *, when_stale: Literal["refuse", "allow"] = "refuse") -> RevocationTable: ...
@@ -40,9 +42,19 @@ class RevocationTable:
     def stale_served(self) -> int: ...
     @property
     def when_stale(self) -> Literal["refuse", "allow"]: ...
-    def add(self, entry: bytes, expires_at: float) -> bool: ...
-    def add_many(self, packed: bytes, expires_at: float) -> int: ...
-    def discard_expired(self, now: float) -> int: ...
+    def add(self, entry: bytes, expires_at: int) -> bool: ...
+    def add_many(self, packed: bytes, expires_at: int) -> int: ...
+    def discard_expired(self, now: int) -> int: ...
+    def lookup(
+        self,
+        *,
+        session: bytes | None = None,
+        token: bytes | None = None,
+        key: bytes | None = None,
+        tenant: bytes | None = None,
+        issued_at: int = -1,
+        now: int,
+    ) -> int: ...
     def entries(self) -> Iterator[tuple[bytes, int]]: ...
     def __len__(self) -> int: ...
 
@@ -50,7 +62,8 @@ class RevocationTable:
 class Claims(Mapping[str, Any]):
     """A claims set: a read-only mapping that decodes its members when asked, afresh each time."""
 
-    _session: Any
+    _session: Session | None
+    def __init__(self, *args: object, **kwargs: object) -> None: ...  # raises TypeError
     @property
     def token(self) -> str: ...
     @property
