@@ -1,11 +1,11 @@
 """Builds the one extension, ``fastverify._core``; everything else is in pyproject.toml.
 
-It needs a C compiler, Python's headers and a libcrypto to link, of OpenSSL 3 or 4, and no OpenSSL headers: ``src/openssl.pxd``
-declares the few calls used, so the runtime library that Python's own ``ssl`` loads is enough. Which one can be linked is found by
-linking, and a build that finds none stops with the name of the package to install.
+It needs a C compiler, Python's headers and a libcrypto of OpenSSL 3 or 4 to link, and no OpenSSL headers:
+``src/openssl.pxd`` declares the few calls used, so the runtime library that Python's own ``ssl`` loads is enough. Which
+one can be linked is found by linking, and a build that finds none stops with the name of the package to install.
 
-``FASTVERIFY_CRYPTO=shared`` (the default) or ``static`` (a position-independent ``libcrypto.a``, its symbols kept to ourselves)
-chooses the kind. ``CFLAGS`` is honoured: an optimisation level or ``-g`` given there wins over ours.
+``FASTVERIFY_CRYPTO=shared`` (the default) or ``static`` (a position-independent ``libcrypto.a``, its symbols kept
+private) chooses the kind. ``CFLAGS`` is honoured: an optimisation level or ``-g`` given there wins over ours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, CompileError, LinkError
 
-# Present in every 3.x and 4.x and in no 1.1.1: a library that links this is one we can run on. It prints its own version.
+# In every 3.x and 4.x and in no 1.1.1: a library that links this is one to run on. The program prints its version.
 PROBE = """
 #include <stdio.h>
 extern int EVP_PKEY_fromdata(void *, void **, int, void *);
@@ -35,7 +35,7 @@ int main(int argc, char **argv) {
 """
 
 NO_COMPILER = """
-fastverify's core is compiled C: building it needs a C compiler and Python's headers, and compiling a one-line program failed (above).
+fastverify's core is compiled C: building it needs a C compiler and Python's headers; a small program failed (above).
   Debian, Ubuntu:  apt-get install gcc python3-dev
   Fedora, RHEL:    dnf install gcc python3-devel
   Alpine:          apk add gcc musl-dev python3-dev
@@ -43,7 +43,7 @@ fastverify's core is compiled C: building it needs a C compiler and Python's hea
 """
 
 NO_LIBCRYPTO = """
-fastverify's core needs the runtime library of OpenSSL 3 or 4 (libcrypto; its headers are not needed), and none could be linked.
+fastverify's core needs the runtime library of OpenSSL 3 or 4 (libcrypto, without headers), and none could be linked.
   Debian, Ubuntu:  apt-get install libssl3        (libssl3t64 on Debian 13 and Ubuntu 24.04)
   Fedora, RHEL:    dnf install openssl-libs
   Alpine:          apk add libcrypto3
@@ -60,10 +60,14 @@ class Candidate(NamedTuple):
 
 
 def candidates(kind: str) -> list[Candidate]:
-    """The ways to try, the OpenSSL generation of Python's own ``ssl`` first so that one process needs only one library."""
+    """The ways to try, first the OpenSSL generation of Python's own ``ssl``, so that one process loads one library."""
     majors = sorted((3, 4), key=lambda major: major != ssl.OPENSSL_VERSION_INFO[0])
     if sys.platform == "darwin":
-        folders = [Path(prefix) / "opt" / f"openssl@{major}" / "lib" for major in majors for prefix in ("/opt/homebrew", "/usr/local")]
+        folders = [
+            Path(prefix) / "opt" / f"openssl@{major}" / "lib"
+            for major in majors
+            for prefix in ("/opt/homebrew", "/usr/local")
+        ]
         name = "libcrypto.a" if kind == "static" else "libcrypto.dylib"
         return [Candidate([str(folder / name)], []) for folder in folders if (folder / name).exists()]
     if kind == "static":
@@ -107,7 +111,9 @@ class BuildCore(build_ext):
             for candidate in candidates(kind):
                 program = Path(folder) / "probe"
                 try:
-                    self.compiler.link_executable(objects + candidate.objects, str(program), extra_postargs=candidate.arguments)
+                    self.compiler.link_executable(
+                        objects + candidate.objects, str(program), extra_postargs=candidate.arguments
+                    )
                 except (LinkError, CCompilerError, OSError):
                     continue
                 return candidate, version_of(program)

@@ -1,8 +1,8 @@
 """`KeySet`: verifying keys read from JWK sets, PEM and secrets.
 
-Reading is strict, and each key is bound to one algorithm by whoever configures it, never by a token (RFC 8725bis section 3.1).
-In a JWK set a member that cannot be used is left out and its reason kept in `KeySet.skipped`: one bad member of a foreign set
-must not take the good ones with it, and a set without any good one is an error.
+Reading is strict, and each key is bound to one algorithm by whoever configures it, never by a token (RFC 8725bis
+section 3.1). In a JWK set a member that cannot be used is left out and its reason kept in `KeySet.skipped`: one bad
+member of a foreign set must not take the good ones with it, and a set without any good one is an error.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class KeySet:
             default_alg: The algorithm of members that do not name theirs; without it such members are left out.
 
         Raises:
-            ConfigError: Not a JWK set; no member can be used; or secrets and public keys stand side by side, which would
-                make a set that is published on purpose disclose a secret (RFC 8725bis section 3.5).
+            ConfigError: Not a JWK set; no member can be used; or secrets stand beside public keys, so that whoever
+                publishes the set would disclose them (RFC 8725bis section 3.5).
         """
         members = (_parse(jwks) if isinstance(jwks, str | bytes) else jwks).get("keys")
         if not isinstance(members, list | tuple):

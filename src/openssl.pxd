@@ -1,6 +1,7 @@
-# The libcrypto calls that the core uses, in our own words: Cython emits these prototypes, so no OpenSSL headers are needed.
-# Every one is a plain exported function with this signature in OpenSSL 3.0 to 4.x, and none is deprecated there.
-# Return values: 1 is success wherever an int is returned, and nothing else is (0 and negative values are both failures).
+# The libcrypto calls that the core uses, in our own words: Cython emits these prototypes, so no OpenSSL headers are
+# needed. Every one is a plain exported function with this signature in OpenSSL 3.0 to 4.x, and none is deprecated
+# there. Return values: 1 is success wherever an int is returned, and nothing else is (0 and negative values are both
+# failures).
 
 cdef extern from *:
     """
@@ -39,7 +40,8 @@ cdef extern:
     int EVP_DigestInit_ex(EVP_MD_CTX *ctx, const EVP_MD *md, ENGINE *engine) nogil
     int EVP_DigestUpdate(EVP_MD_CTX *ctx, const void *data, size_t length) nogil
     int EVP_DigestFinal_ex(EVP_MD_CTX *ctx, unsigned char *out, unsigned int *length) nogil
-    int EVP_Digest(const void *data, size_t length, unsigned char *out, unsigned int *out_length, const EVP_MD *md, ENGINE *engine) nogil
+    int EVP_Digest(const void *data, size_t length, unsigned char *out, unsigned int *out_length, const EVP_MD *md,
+                   ENGINE *engine) nogil
 
     # Keys from their numbers.
     BIGNUM *BN_bin2bn(const unsigned char *data, int length, BIGNUM *out) nogil
@@ -47,7 +49,8 @@ cdef extern:
     OSSL_PARAM_BLD *OSSL_PARAM_BLD_new() nogil
     int OSSL_PARAM_BLD_push_BN(OSSL_PARAM_BLD *builder, const char *key, const BIGNUM *number) nogil
     int OSSL_PARAM_BLD_push_utf8_string(OSSL_PARAM_BLD *builder, const char *key, const char *text, size_t length) nogil
-    int OSSL_PARAM_BLD_push_octet_string(OSSL_PARAM_BLD *builder, const char *key, const void *data, size_t length) nogil
+    int OSSL_PARAM_BLD_push_octet_string(OSSL_PARAM_BLD *builder, const char *key, const void *data,
+                                         size_t length) nogil
     OSSL_PARAM *OSSL_PARAM_BLD_to_param(OSSL_PARAM_BLD *builder) nogil
     void OSSL_PARAM_BLD_free(OSSL_PARAM_BLD *builder) nogil
     void OSSL_PARAM_free(OSSL_PARAM *params) nogil
@@ -59,7 +62,8 @@ cdef extern:
     int EVP_PKEY_fromdata(EVP_PKEY_CTX *ctx, EVP_PKEY **pkey, int selection, OSSL_PARAM *params) nogil
     int EVP_PKEY_public_check(EVP_PKEY_CTX *ctx) nogil
 
-    # Verifying. A prepared EVP_PKEY_CTX serves many EVP_PKEY_verify calls; a context given to EVP_DigestVerify serves one.
+    # Verifying. A prepared EVP_PKEY_CTX serves many EVP_PKEY_verify calls; a context given to EVP_DigestVerify serves
+    # one.
     int EVP_PKEY_verify_init(EVP_PKEY_CTX *ctx) nogil
     int EVP_PKEY_CTX_set_signature_md(EVP_PKEY_CTX *ctx, const EVP_MD *md) nogil
     int EVP_PKEY_CTX_set_rsa_padding(EVP_PKEY_CTX *ctx, int padding) nogil

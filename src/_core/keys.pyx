@@ -1,19 +1,23 @@
 # Prepared verifying keys: read once, checked once, freed once, each bound to exactly one algorithm.
 #
-# A key's kind is fixed when it is made, by the static method that made it: a public key can never become an HMAC secret,
-# whatever a token's header says. Refusing secrets that look like public keys (key_rules.pyx) is only the second fence.
+# A key's kind is fixed when it is made, by the static method that made it: a public key can never become an HMAC
+# secret, whatever a token's header says. Refusing secrets that look like public keys (key_rules.pyx) is only the
+# second fence.
 #
 # All that libcrypto must look up or allocate is looked up and allocated beforehand:
 #   - digests are fetched once, when the module is imported;
 #   - RSA, PSS, ECDSA: an EVP_PKEY_CTX with padding, salt length and digests set, reused for every EVP_PKEY_verify;
 #   - Ed25519: a template EVP_MD_CTX, cloned for each check (EVP_DigestVerify is single-use on a context since 3.2);
 #   - HMAC: the two states after the inner and the outer pad (RFC 2104), cloned for each check.
-# A context serves one thread at a time. Each key keeps a list of spare ones, touched only while the GIL is held (without a
-# GIL: inside the key's critical section); a thread inside libcrypto has taken its context off the list. A fork at such a
-# moment leaks one context in the child and disturbs nothing.
+# A context serves one thread at a time. Each key keeps a list of spare ones, touched only while the GIL is held
+# (without a GIL: inside the key's critical section); a thread inside libcrypto has taken its context off the list. A
+# fork at such a moment leaks one context in the child and disturbs nothing.
 #
-# libcrypto's error queue belongs to the thread and is shared with Python's ssl module, which would take what we left in it for
-# a fault of its own connection: whatever calls libcrypto here empties the queue on every way out, success included.
+# libcrypto's error queue belongs to the thread and is shared with Python's ssl module, which would take what we left
+# in it for a fault of its own connection: whatever calls libcrypto here empties the queue on every way out, success
+# included.
+
+import hashlib
 
 cimport cython
 from libc.stdlib cimport calloc, free
@@ -126,14 +130,16 @@ DIGEST_LENGTH[:] = [32, 48, 64]
 BLOCK_LENGTH[:] = [64, 128, 128]
 
 cdef EVP_MD *DIGESTS[3]
-DIGESTS[:] = [EVP_MD_fetch(NULL, "SHA256", NULL), EVP_MD_fetch(NULL, "SHA384", NULL), EVP_MD_fetch(NULL, "SHA512", NULL)]
+DIGESTS[0] = EVP_MD_fetch(NULL, "SHA256", NULL)
+DIGESTS[1] = EVP_MD_fetch(NULL, "SHA384", NULL)
+DIGESTS[2] = EVP_MD_fetch(NULL, "SHA512", NULL)
 ERR_clear_error()
 if DIGESTS[0] is NULL or DIGESTS[1] is NULL or DIGESTS[2] is NULL:
     raise ImportError("libcrypto offers no SHA-2: its configuration (openssl.cnf) loads no provider that does")
 
 
 def openssl_info() -> dict:
-    """The libcrypto at work: ``built_against`` and ``running`` (its own words for its version) and ``linkage`` (shared, static)."""
+    """The libcrypto at work: ``built_against`` and ``running``, in its own words, and ``linkage``, shared or static."""
     return {
         "built_against": FASTVERIFY_BUILT_AGAINST.decode("ascii", "replace"),
         "running": OpenSSL_version(OPENSSL_VERSION_TEXT).decode("ascii", "replace"),
@@ -180,8 +186,8 @@ cdef void free_context(Context *context) noexcept nogil:
 cdef class Key:
     """One verifying key, prepared, bound to exactly one algorithm and immutable.
 
-    Made by `rsa`, `ec`, `ed25519` or `hmac`, which raise `ConfigError` for a key that must not be used. Keys are equal when
-    algorithm, key id and key material are. Key material is never shown.
+    Made by `rsa`, `ec`, `ed25519` or `hmac`, which raise `ConfigError` for a key that must not be used. Keys are equal
+    when algorithm, key id and key material are. Key material is never shown.
     """
 
     cdef readonly str algorithm
@@ -205,9 +211,10 @@ cdef class Key:
 
     @staticmethod
     def rsa(str algorithm not None, key_id, bytes n not None, bytes e not None):
-        """An RSA public key for RS256 to RS512 or PS256 to PS512: modulus and exponent, big-endian (RFC 7518 section 6.3.1).
+        """An RSA public key for RS256 to RS512 or PS256 to PS512: modulus and exponent, big-endian.
 
-        The modulus has 2048 to 8192 bits and no ROCA fingerprint; the exponent is odd and at least 65537.
+        RFC 7518 sections 3.3, 3.5 and 6.3.1. The modulus has 2048 to 8192 bits and no ROCA fingerprint; the exponent is
+        odd and at least 65537.
         """
         cdef Key key = new_key(algorithm, key_id, (RSA, PSS))
         n, e = n.lstrip(b"\0"), e.lstrip(b"\0")
@@ -288,7 +295,7 @@ cdef class Key:
 
     @staticmethod
     def hmac(str algorithm not None, key_id, bytes secret not None):
-        """A shared secret for HS256, HS384 or HS512, of at least 32, 48 or 64 bytes, and never the text of another key."""
+        """A shared secret for HS256, HS384 or HS512: at least 32, 48 or 64 bytes, and never the text of another key."""
         cdef Key key = new_key(algorithm, key_id, (HMAC,))
         check_secret(secret, key.digest_length)
         key.signature_length = key.digest_length
@@ -297,7 +304,7 @@ cdef class Key:
         return key.ready(secret)
 
     def verify(self, bytes signing_input not None, bytes signature not None) -> bool:
-        """Whether the raw signature, in the exact form of a JWS (RFC 7518 section 3), is this key's over these bytes."""
+        """Whether the raw signature, in the exact form of a JWS (RFC 7518 section 3), is this key's for these bytes."""
         cdef int verdict = self.check(signing_input, len(signing_input), signature, len(signature), True)
         if verdict < 0:
             raise MemoryError
@@ -311,11 +318,13 @@ cdef class Key:
         if self.key_id is not None:
             jwk["kid"] = self.key_id
         for name, value in self.public:
-            jwk[name] = value if isinstance(value, str) else base64.urlsafe_b64encode(value).rstrip(b"=").decode("ascii")
+            jwk[name] = value if isinstance(value, str) else base64.urlsafe_b64encode(value).rstrip(b"=").decode()
         return jwk
 
     def __eq__(self, other):
-        return isinstance(other, Key) and self.identity == (<Key>other).identity if self is not other else True
+        if not isinstance(other, Key):
+            return NotImplemented
+        return self.identity == (<Key>other).identity
 
     def __hash__(self):
         return hash(self.identity)
@@ -336,7 +345,7 @@ cdef class Key:
     # How a key is made.
 
     cdef load(self, const char *kind, OSSL_PARAM_BLD *numbers, str field):
-        """The EVP_PKEY from its numbers, put through libcrypto's own checks: point on curve, modulus without small factors."""
+        """The EVP_PKEY from its numbers, put through the checks that libcrypto has for public keys of its kind."""
         cdef EVP_PKEY_CTX *reader = NULL
         cdef EVP_PKEY_CTX *checker = NULL
         cdef OSSL_PARAM *params = OSSL_PARAM_BLD_to_param(numbers)
@@ -383,7 +392,7 @@ cdef class Key:
         return done
 
     cdef Key ready(self, bytes material):
-        """The last step: name the key by what it is, and prepare a first context, which proves that the algorithm works."""
+        """The last step: name the key by what it is, and prepare a first context, to see that the algorithm works."""
         kid = b"" if self.key_id is None else self.key_id.encode()
         named = f"{self.algorithm} {self.key_id is None} {len(kid)} ".encode() + kid
         self.identity = hashlib.sha256(named + material).digest()
@@ -402,11 +411,11 @@ cdef class Key:
                    size_t signature_length, bint release_gil) noexcept:
         """1: the signature is good; 0: it is not; -1: out of memory, no verdict.
 
-        Called with the GIL held; with ``release_gil`` an asymmetric check runs without it, so the caller keeps the buffers (and
-        the key) alive by references of its own.
+        Called with the GIL held; with ``release_gil`` an asymmetric check runs without it, so the caller keeps the
+        buffers and the key alive by references of its own.
         """
-        # Before anything else: no form that is too short, too long, or padded ever reaches a decoder. For ECDSA this check is
-        # the only one there is (RFC 7518 section 3.4); for RSA it is RFC 8017 section 8.1.2 step 1.
+        # Before anything else: no form that is too short, too long, or padded ever reaches a decoder. For ECDSA this
+        # check is the only one there is (RFC 7518 section 3.4); for RSA it is RFC 8017 section 8.1.2 step 1.
         if signature_length != self.signature_length or self.number == ALG_NONE:
             return 0
         cdef Context *context = self.take()
@@ -550,7 +559,7 @@ cdef bint start_digest(EVP_MD_CTX *ctx, const EVP_MD *md, const unsigned char *d
 
 
 cdef size_t der_from_p1363(const unsigned char *signature, size_t half, unsigned char *out) noexcept nogil:
-    """SEQUENCE { INTEGER r, INTEGER s } from r || s of ``half`` (at most 66) bytes each; the length written, at most MAX_DER."""
+    """SEQUENCE { INTEGER r, INTEGER s } from r || s of ``half`` (at most 66) bytes each; returns its length (X.690)."""
     cdef size_t r_pad = sign_byte(signature, half)
     cdef size_t r_skip = leading_zeros(signature, half)
     cdef size_t s_pad = sign_byte(signature + half, half)
@@ -581,7 +590,8 @@ cdef inline size_t sign_byte(const unsigned char *number, size_t length) noexcep
     return number[leading_zeros(number, length)] >> 7
 
 
-cdef inline size_t put_integer(unsigned char *out, size_t at, const unsigned char *number, size_t length, size_t pad) noexcept nogil:
+cdef inline size_t put_integer(unsigned char *out, size_t at, const unsigned char *number, size_t length,
+                               size_t pad) noexcept nogil:
     out[at] = 0x02
     out[at + 1] = <unsigned char>(length + pad)
     out[at + 2] = 0

@@ -1,32 +1,33 @@
-# The revocation table: what a verifier holds locally of all that is revoked (revocation.md), asked on every cold verify.
+# The revocation table: what a verifier holds locally of all that is revoked (revocation.md), asked on every cold
+# verify.
 #
 # Theory of operation
 #
-# An entry is 25 bytes, its own identity: kind (1) | target (16) | cutoff (8, milliseconds, big-endian, 0 where none). Entries
-# only accumulate until they expire, so adding is idempotent and the order does not matter.
+# An entry is 25 bytes, its own identity: kind (1) | target (16) | cutoff (8, milliseconds, big-endian, 0 where none).
+# Entries only accumulate until they expire, so adding is idempotent and the order does not matter.
 #
 # Sessions, tokens and keys (there may be tens of millions) lie in an open hash table of 64-byte cache lines:
 #
 #     | target 0 | target 1 | target 2 | expiry 0 | expiry 1 | expiry 2 | kind 0 | kind 1 | kind 2 | overflowed |
 #     0          16         32         48         52         56         60       61       62       63
 #
-# A kind of 0 is an empty place. An entry that finds its home line full goes to the first later line (cyclically) with room, and
-# every full line it passed is marked overflowed; a search ends at the first line that is not. So an absent target, the usual
-# case, costs one cache line and seldom two. Where a target lives is decided by a hash seeded at random for each table: nobody
-# who can choose targets can choose collisions.
+# A kind of 0 is an empty place. An entry that finds its home line full goes to the first later line (cyclically) with
+# room, and every full line it passed is marked overflowed; a search ends at the first line that is not. So an absent
+# target, the usual case, costs one cache line and seldom two. Where a target lives is decided by a hash seeded at
+# random for each table: nobody who can choose targets can choose collisions.
 #
-# The table is cut into 256 segments by the top bits of that hash. A segment grows by building a larger array beside the old one
-# and swapping the pointer; it holds 1/256 of everything, so the longest that a growth or a purge keeps the process waiting is
-# about a millisecond at ten million entries, and so little memory is held twice. Growing by a quarter keeps the load between
-# 60 and 75 per cent: 28 to 36 bytes an entry.
+# The table is cut into 256 segments by the top bits of that hash. A segment grows by building a larger array beside
+# the old one and swapping the pointer; it holds 1/256 of everything, so the longest that a growth or a purge keeps
+# the process waiting is about a millisecond at ten million entries, and so little memory is held twice. Growing by a
+# quarter keeps the load between 60 and 75 per cent: 28 to 36 bytes an entry.
 #
 # Tenants and "all" (a handful) are kept apart, as the sorted 25-byte entries themselves.
 #
-# Readers and writers hold the GIL, for the length of one call or of one segment: readers need no lock, and memory that a swap
-# leaves behind has no reader. (The module does not declare itself safe without a GIL.)
+# Readers and writers hold the GIL, for the length of one call or of one segment: readers need no lock, and memory
+# that a swap leaves behind has no reader. (The module does not declare itself safe without a GIL.)
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memmove
 
 from openssl cimport RAND_bytes
@@ -43,6 +44,12 @@ cdef enum:
     KIND_KEY = 3
     KIND_TENANT = 4
     KIND_ALL = 5
+
+# What an addition changed.
+cdef enum:
+    SAME = 0
+    LATER = 1  # the expiry of an entry that was there
+    NEW = 2
 
 cdef struct Line:
     uint8_t targets[3][16]
@@ -67,8 +74,9 @@ cdef struct Cutoff:
 cdef class RevocationTable:
     """The revocations that this process enforces, filled by whoever follows the store.
 
-    ``when_stale`` says what a verifier does past ``fresh_until``: ``"refuse"`` raises `StoreUnavailable`, ``"allow"`` serves by
-    signature and expiry and counts it in ``stale_served``.
+    ``when_stale`` says what a verifier does past ``fresh_until`` (seconds of CLOCK_MONOTONIC): ``"refuse"`` raises
+    `StoreUnavailable`; ``"allow"`` serves by signature and expiry and counts that in ``stale_served``. ``epoch`` rises
+    with every entry that changes what is refused.
     """
 
     cdef Segment segments[SEGMENTS]
@@ -82,13 +90,11 @@ cdef class RevocationTable:
     cdef readonly unsigned long long stale_served
     cdef public double fresh_until
 
-    def __cinit__(self):
+    def __cinit__(self, *, str when_stale not None="refuse"):
         cdef int i
         for i in range(SEGMENTS):
             self.segments[i].soonest = 0xFFFFFFFFU
         self.fresh_until = float("inf")
-
-    def __init__(self, *, str when_stale not None="refuse"):
         if when_stale not in ("refuse", "allow"):
             raise ConfigError("when_stale", 'it is "refuse" or "allow"')
         self.allow_stale = when_stale == "allow"
@@ -116,9 +122,10 @@ cdef class RevocationTable:
         return self.put(entry, expiry_of(expires_at)) == 1
 
     def add_many(self, bytes packed not None, expires_at) -> int:
-        """Enter many revocations of one expiry, packed end to end, and return how many were new. All or none is entered.
+        """Enter many revocations of one expiry, packed end to end, and return how many were new.
 
-        The GIL is held for the whole of it: some thousands at a time keep other threads going.
+        Raises ValueError, with nothing entered, when any of them is no entry. The GIL is held for the whole of it: some
+        thousands at a time keep other threads going.
         """
         cdef uint32_t expiry = expiry_of(expires_at)
         cdef const uint8_t *at = packed
@@ -136,15 +143,29 @@ cdef class RevocationTable:
         Cheap when nothing has expired; otherwise the GIL is given up after every segment.
         """
         cdef uint32_t instant = expiry_of(now)
-        cdef size_t before = len(self)
+        cdef size_t discarded = self.purge_cutoffs(instant)
+        cdef size_t before
         cdef int i
         for i in range(SEGMENTS):
             if self.segments[i].soonest <= instant:
+                before = self.segments[i].used
                 self.rebuild(&self.segments[i], instant, 0)
+                discarded += before - self.segments[i].used
                 with nogil:
                     pass
-        self.purge_cutoffs(instant)
-        return before - len(self)
+        return discarded
+
+    def lookup(self, *, bytes session=None, bytes token=None, bytes key=None, bytes tenant=None,
+               long long issued_at=-1, now) -> int:
+        """The kind (1 to 5) of the entry that refuses a token with these 16-byte targets, or 0: what a `Verifier` asks.
+
+        ``issued_at`` is the token's ``iat``; one without is older than any cutoff (-1). ``now``: seconds since 1970.
+        """
+        for target in (session, token, key, tenant):
+            if target is not None and len(target) != 16:
+                raise ValueError("a target has 16 bytes")
+        cdef uint32_t instant = expiry_of(now)
+        return self.find(target_of(session), target_of(token), target_of(key), target_of(tenant), issued_at, instant)
 
     def entries(self):
         """Every entry and its expiry, ``(bytes, int)``, in no particular order.
@@ -176,8 +197,8 @@ cdef class RevocationTable:
                   const unsigned char *tenant16, long long iat, unsigned int now) noexcept:
         """The kind of entry that refuses this token, or 0. NULL stands for what a token does not have.
 
-        Called with the GIL held; touches no Python object. A caller needs to compute only the targets of kinds that ``counts``
-        says are there. A token without ``iat`` is older than any cutoff: pass -1.
+        Called with the GIL held; touches no Python object. A caller needs to compute only the targets of kinds that
+        ``counts`` says are there. A token without ``iat`` is older than any cutoff: pass -1.
         """
         if self.counts[KIND_SESSION] and handle16 is not NULL and self.holds(KIND_SESSION, handle16, now):
             return KIND_SESSION
@@ -239,15 +260,16 @@ cdef class RevocationTable:
     cdef int put(self, const uint8_t *entry, uint32_t expiry) except -1:
         """Enter one checked entry: 1 if it is new, 0 if it was there (the later expiry stays)."""
         cdef int kind = entry[0]
-        cdef int new
+        cdef int change
         if kind >= KIND_TENANT:
-            new = self.put_cutoff(entry, expiry)
+            change = self.put_cutoff(entry, expiry)
         else:
-            new = self.put_target(kind, entry + 1, expiry)
-        self.counts[kind] += new
-        # Verified tokens in a cache were checked at an older epoch and are looked up again.
-        self.epoch += 1
-        return new
+            change = self.put_target(kind, entry + 1, expiry)
+        self.counts[kind] += change == NEW
+        # Tokens that a cache holds were looked up at an older epoch and now are again. An entry that comes a second
+        # time, as every one does that this process made itself, changes no answer and costs nothing.
+        self.epoch += change != SAME
+        return change == NEW
 
     cdef int put_target(self, int kind, const uint8_t *target, uint32_t expiry) except -1:
         cdef uint64_t hash = self.hash(kind, target)
@@ -257,15 +279,17 @@ cdef class RevocationTable:
         if segment.size:
             line = find_place(segment, hash, kind, target, &place)
         if line is not NULL:
-            line.expiries[place] = max(line.expiries[place], expiry)
-            return 0
+            if line.expiries[place] >= expiry:
+                return SAME
+            line.expiries[place] = expiry
+            return LATER
         if 4 * (segment.used + 1) > 9 * segment.size:  # more than three quarters of 3 places a line
             self.rebuild(segment, 0, 1)
         place_entry(segment, hash, kind, target, expiry)
-        return 1
+        return NEW
 
     cdef int rebuild(self, Segment *segment, uint32_t expired, uint32_t room) except -1:
-        """Replace the segment's array by one with space for what is unexpired and ``room`` more, a quarter larger than needed."""
+        """Replace the segment's array by one for what is unexpired and ``room`` more, with a quarter to spare."""
         cdef Segment new
         cdef Line *line
         cdef uint32_t i
@@ -283,8 +307,8 @@ cdef class RevocationTable:
                 if line.kinds[place] == 0:
                     continue
                 if line.expiries[place] > expired:
-                    place_entry(&new, self.hash(line.kinds[place], line.targets[place]), line.kinds[place], line.targets[place],
-                                line.expiries[place])
+                    place_entry(&new, self.hash(line.kinds[place], line.targets[place]), line.kinds[place],
+                                line.targets[place], line.expiries[place])
                 else:
                     self.counts[line.kinds[place]] -= 1
         free(segment.memory)
@@ -295,8 +319,10 @@ cdef class RevocationTable:
         cdef size_t at = self.first_cutoff(entry, ENTRY_BYTES)
         cdef void *grown
         if at < self.cutoffs_used and memcmp(self.cutoffs[at].entry, entry, ENTRY_BYTES) == 0:
-            self.cutoffs[at].expiry = max(self.cutoffs[at].expiry, expiry)
-            return 0
+            if self.cutoffs[at].expiry >= expiry:
+                return SAME
+            self.cutoffs[at].expiry = expiry
+            return LATER
         if self.cutoffs_used == self.cutoffs_size:
             grown = realloc(self.cutoffs, (2 * self.cutoffs_size + 4) * sizeof(Cutoff))
             if grown is NULL:
@@ -307,11 +333,12 @@ cdef class RevocationTable:
         memcpy(self.cutoffs[at].entry, entry, ENTRY_BYTES)
         self.cutoffs[at].expiry = expiry
         self.cutoffs_used += 1
-        return 1
+        return NEW
 
-    cdef void purge_cutoffs(self, uint32_t expired) noexcept:
+    cdef size_t purge_cutoffs(self, uint32_t expired) noexcept:
         cdef size_t i
         cdef size_t kept = 0
+        cdef size_t before = self.cutoffs_used
         for i in range(self.cutoffs_used):
             if self.cutoffs[i].expiry > expired:
                 self.cutoffs[kept] = self.cutoffs[i]
@@ -319,9 +346,16 @@ cdef class RevocationTable:
             else:
                 self.counts[self.cutoffs[i].entry[0]] -= 1
         self.cutoffs_used = kept
+        return before - kept
 
 
-cdef const uint8_t NO_TARGET[16]
+cdef uint8_t NO_TARGET[16]
+
+
+cdef const uint8_t *target_of(bytes target) noexcept:
+    if target is None:
+        return NULL
+    return target
 
 
 cdef inline uint64_t mixed(uint64_t word) noexcept nogil:
@@ -343,8 +377,9 @@ cdef inline uint32_t home_of(Segment *segment, uint64_t hash) noexcept nogil:
     return <uint32_t>(<uint64_t><uint32_t>hash * segment.size >> 32)
 
 
-cdef inline Line *find_place(Segment *segment, uint64_t hash, int kind, const uint8_t *target, int *place) noexcept nogil:
-    """The line and place of an entry, or NULL. A quarter of all places is free, so a line that is not overflowed comes."""
+cdef inline Line *find_place(Segment *segment, uint64_t hash, int kind, const uint8_t *target,
+                             int *place) noexcept nogil:
+    """The line and place of an entry, or NULL. A quarter of all places is free, so the search ends."""
     cdef uint32_t at = home_of(segment, hash)
     cdef Line *line
     cdef int i
@@ -422,10 +457,9 @@ cdef uint32_t expiry_of(seconds) except? 0xFFFFFFFFU:
 
 cdef int check_entries(bytes packed, bint single) except -1:
     cdef const uint8_t *entry = packed
-    cdef Py_ssize_t i
     if len(packed) != ENTRY_BYTES if single else len(packed) % ENTRY_BYTES:
         raise ValueError(f"an entry has {ENTRY_BYTES} bytes")
-    for i in range(len(packed) // ENTRY_BYTES):
+    for _ in range(len(packed) // ENTRY_BYTES):
         if not KIND_SESSION <= entry[0] <= KIND_ALL:
             raise ValueError(f"there is no revocation of kind {entry[0]}")
         if entry[0] < KIND_TENANT and big_endian(entry + 17) != 0:
