@@ -26,6 +26,8 @@ POLL_INTERVAL = 1.0
 _BATCH = 1_000
 #: Seconds between tries while the store is away: the first, and the longest.
 _RETRY_FIRST, _RETRY_LONGEST = 0.05, 1.0
+#: Seconds by which the core's coarse clock may be behind: the bound must hold by the exact one.
+_TICK = 0.01
 #: Seconds between sweeps of expired entries.
 _SWEEP = 60.0
 
@@ -249,7 +251,7 @@ class Follower:
             behind = [at for at, reply in zip(behind, replies, strict=True) if not self._apply(at, reply)]
         self._keep_ring()
         self._last_ok = sent
-        self._table.fresh_until = sent + self._staleness
+        self._table.fresh_until = sent + self._staleness - _TICK
         with self._changed:
             self._ready = True
             self._completed = self._polls

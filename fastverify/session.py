@@ -57,7 +57,7 @@ class Session:
         Raises:
             InvalidClaim: the claims are not those of a session, for example another service's token.
         """
-        session = claims._session
+        session: Session | None = claims._session
         if session is None:
             session = claims._session = cls._read(claims)
         return session
