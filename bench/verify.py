@@ -1,20 +1,20 @@
-"""How long verifying one token takes: cold and from the cache, every algorithm, beside PyJWT and joserfc where installed.
+"""How long verifying one token takes: cold and cached, every algorithm, beside PyJWT and joserfc where installed.
 
     python bench/verify.py [--algorithms ES256,RS256] [--rounds 15] [--json]
 
-One token for everybody: the header and claims of a session's access token, 13 claims in 480 bytes, `iss`, `aud` and `exp`
-checked. Before anything is timed, every contender must return exactly these claims and refuse a token of which one character of
-the payload or the signature was changed.
+One token for everybody: the header and claims of a session's access token, 13 claims in 480 bytes; `iss`, `aud` and
+`exp` are checked. Before anything is timed, every contender must return exactly these claims, and refuse a token of
+which one character of the payload or of the signature was changed.
 
-Contenders take turns within each round, so that a change of the machine's mood meets all of them; the figures are medians over the
-rounds, with the span of the middle half. CPU time is what counts on a busy machine; wall time is printed beside it. Every call
-is made from Python in the same loop, whose own cost the row "no-op call" shows.
+Contenders take turns within each round, so that a change of the machine's mood meets all of them. The figures are
+medians over the rounds, with the span of the middle half. On a busy machine CPU time is what counts; wall time stands
+beside it. Every call is made from Python by the same loop, whose own cost the row "no-op call" shows.
 
 Rows:
-  raw signature    the signature check alone, through the same prepared key: the least that any verifier on this libcrypto can take
+  raw signature    the signature check alone, with the same prepared key: the least that this libcrypto allows
   cold             verify() with the cache off: claims validated, Python objects made only when asked for
-  cold, dict       the same, and the whole claims set as a dict: what the other libraries return
-  cached           verify() of a token that was verified before; equal copies of it, never the same object twice in a row
+  cold, dict       the same, and the whole claims set as a dict, which is what the other libraries return
+  cached           verify() of a token that was verified before; equal copies, never one object twice in a row
   cached, dict     the same, and a fresh dict
 """
 
@@ -78,7 +78,7 @@ def main() -> int:
     return 0
 
 
-# --- one token and who verifies it ---
+# --- one token, and who verifies it ---
 
 
 def prepare(algorithm: str) -> tuple[dict[str, tuple[Check, str]], str]:
@@ -313,9 +313,8 @@ def print_tables(results: dict[str, dict[str, Timing]]) -> None:
             median, low, high = summary(timing.cpu)
             ratio = f"{reference / median:.1f}" if reference and name not in ("no-op call", "raw signature") else ""
             span = f"{low:.3f} - {high:.3f}"
-            print(
-                f"  {name:<16}{median:>10.3f}{span:>18}{summary(timing.wall)[0]:>10.3f}{1e6 / median:>12,.0f}{ratio:>10}"
-            )
+            wall = summary(timing.wall)[0]
+            print(f"  {name:<16}{median:>10.3f}{span:>18}{wall:>10.3f}{1e6 / median:>12,.0f}{ratio:>10}")
 
 
 def as_json(results: dict[str, dict[str, Timing]]) -> dict[str, Any]:
@@ -337,7 +336,7 @@ def environment() -> dict[str, str]:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+            versions[package] = "source tree" if package == "fastverify" else "not installed"
     return {
         "machine": f"{processor()}, {platform.system()} {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
