@@ -258,7 +258,7 @@ def refresh(
         tag,
         (
             *(handle, token.generation, at + DEADLINE_MS, window, authority.debounce_ms, MAX_REDELIVERIES),
-            *(authority.entry_life, random(_NONCE_BYTES), authority.service_keys[0].key_id),
+            *(authority.entry_life, random(_NONCE_BYTES), authority.service_keys[0].key_id, token.keys.key_id),
         ),
     )
     verdict, rest = _same(reply, handle)[1], reply[3:]

@@ -5,6 +5,7 @@
 --       entry life (s), nonce, then the record's other fields and values.
 -- Reply: handle, now, idle expiry, absolute expiry, then the handles that were ended.
 -- include: time
+-- include: record
 -- include: session
 -- include: primary
 local tag, handle, user = KEYS[1], ARGV[1], ARGV[2]
@@ -15,22 +16,23 @@ local abs_exp = now + abs_ttl
 local idle_exp = math.min(now + idle_ttl, abs_exp)
 hold_until(tag, now, debounce)
 
-local ended = {}
+local reply = { handle, now, whole(idle_exp), whole(abs_exp) }
 local function finish(old)
   end_session(tag, old, life, nonce, now)
-  ended[#ended + 1] = old
+  reply[#reply + 1] = old
 end
 if previous ~= '' then
   finish(previous)
 end
 
--- The index may name sessions that expired idle: they are swept here, where it grows.
+-- The index may name sessions that expired idle or were cut off by a mark: they are swept here, where it grows.
 local others = {}
 for _, other in ipairs(redis.call('ZRANGE', index, 0, -1)) do
-  local made, expires = unpack(redis.call('HMGET', tag .. ':s:' .. other, 'created_at', 'idle_exp'))
-  if made and tonumber(expires) > now then
-    others[#others + 1] = { other, tonumber(made) }
+  local its = tag .. ':s:' .. other
+  if alive(tag, its, now) then
+    others[#others + 1] = { other, tonumber(redis.call('HGET', its, 'created_at')) }
   else
+    redis.call('DEL', its)
     redis.call('ZREM', index, other)
   end
 end
@@ -52,4 +54,4 @@ end
 redis.call('PEXPIREAT', record, whole(idle_exp))
 redis.call('ZADD', index, whole(abs_exp), handle)
 redis.call('PEXPIREAT', index, redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2])
-return { handle, now, whole(idle_exp), whole(abs_exp), unpack(ended) }
+return reply

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- What came after the entry that a follower stands on. Reporting where it stands is also the fence: a primary that cannot write is
 -- not believed.
 -- KEYS[1] shard tag. ARGV: follower id, seq, its nonce, most entries to return.

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Where a follower begins: the tail of the shard's log (begun here if there is none), then the live windows. An entry up to the tail
 -- is in its window's set, which is read next; a later one comes by the log: nothing is missed.
 -- KEYS[1] shard tag. ARGV: nonce for a genesis entry. Reply: seq, nonce, windows...

@@ -2,7 +2,8 @@
 -- Decides what a refresh token of generation g gets. The steps are those of rotation.md section 3; each is there because leaving it
 -- out brings back a trace in which an honest client is thrown out, or a thief is not found.
 -- KEYS[1] shard tag.
--- ARGV: handle, g, deadline (ms), W (ms), D (ms), redeliveries allowed, entry life (s), nonce, key id of the current secret.
+-- ARGV: handle, g, deadline (ms), W (ms), D (ms), redeliveries allowed, entry life (s), nonce, key id of the current secret, key id
+--       of the presented token.
 -- Reply: handle, verdict, now, then for SAME, ADOPTED, ROTATED, AGAIN: the record's fields and values without its data;
 --        for THEFT: how old the token was, user, tenant. LATE, GONE and BUSY have nothing more.
 -- include: time
@@ -11,7 +12,7 @@
 -- include: primary
 local tag, handle, g = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local deadline, window, debounce = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local limit, life, nonce, key = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], ARGV[9]
+local limit, life, nonce, key, presented = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
 local record, now = tag .. ':s:' .. handle, now_ms()
 
 -- 0. A command that a dying connection delivers late must not act.
@@ -50,9 +51,9 @@ local function answer(verdict, ...)
   return reply
 end
 
--- 2. The tag was checked, so we issued it: this primary lost writes.
+-- 2. The tag was checked, so we issued it: this primary lost writes. The generation keeps the key that it was made under.
 if g > G then
-  return answer('ADOPTED', 'G', g, 'handed_at', whole(now), 'conf_at', whole(now), 'key', key)
+  return answer('ADOPTED', 'G', g, 'handed_at', whole(now), 'conf_at', whole(now), 'key', presented)
 end
 
 -- 3. The current token: its arrival proves that it was delivered. Inside D, or on a new primary, it is not rotated.

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- A session service takes up a store: its number of shards is fixed by the first, the longest access lifetime only grows.
 -- KEYS[1] root tag. ARGV: shards wanted, access lifetime (s). Reply: shards, longest access lifetime (s).
 local meta = KEYS[1] .. ':meta'

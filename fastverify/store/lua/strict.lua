@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Whether a session lives, vouched for by a primary that can write (the write is the fence: an isolated old primary must not vouch).
 -- KEYS[1] shard tag. ARGV: handle. Reply: handle, 1 or 0.
 -- include: time
