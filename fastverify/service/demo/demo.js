@@ -4,6 +4,7 @@
 
 const $ = (selector) => document.querySelector(selector);
 const PLANS = ["free", "pro", "team"];
+const REMEMBERED = "fastverify-demo-user";  // that there may be a session in cookies, which this script cannot see
 
 // In cookie mode the browser keeps both tokens where this script cannot see them; in header mode they are here.
 const tokens = { mode: "cookie", access: null, refresh: null, antiCsrf: null };
@@ -21,17 +22,20 @@ function requestHeaders(bearer) {
 
 function takeTokens(response) {
   const seen = [];
+  const isRefresh = response.ok && response.url.endsWith("/auth/session/refresh");
   const access = response.headers.get("st-access-token");
   const refresh = response.headers.get("st-refresh-token");
   const antiCsrf = response.headers.get("anti-csrf");
   const next = response.headers.get("front-token");
   if (access !== null) { tokens.access = access || null; }
   if (refresh !== null) { tokens.refresh = refresh || null; if (refresh) seen.push("new refresh token"); }
+  else if (isRefresh && tokens.mode === "header") seen.push("the refresh token stays: it is still fresh");
   if (antiCsrf) tokens.antiCsrf = antiCsrf;
   if (next === "remove") { signedOut(); seen.push("tokens cleared"); }
   else if (next) {
     front = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(next), (c) => c.charCodeAt(0))));
     seen.unshift("new access token");
+    if (tokens.mode === "cookie") localStorage.setItem(REMEMBERED, front.uid);
   }
   return seen.join(", ");
 }
@@ -98,6 +102,7 @@ function show() {
 
 function signedOut() {
   front = tokens.access = tokens.refresh = tokens.antiCsrf = null;
+  localStorage.removeItem(REMEMBERED);
   $("#claims").replaceChildren();
 }
 
@@ -132,25 +137,24 @@ async function showSessions() {
   }));
 }
 
-function verdict(id, answer, words) {
+function showVerdict(id, { status, user, message, nanoseconds }) {
+  const time = nanoseconds < 1e5 ? `${nanoseconds} ns a call` : `${(nanoseconds / 1e6).toFixed(1)} ms over HTTP`;
   const box = $(id);
-  box.className = `verifier ${answer.ok ? "good" : "bad"}`;
-  box.querySelector("output").textContent = `${answer.status} · ${answer.ok ? words : answer.data.message || "refused"}\n${answer.took.toFixed(1)} ms`;
+  box.className = `verifier ${status === 200 ? "good" : "bad"}`;
+  box.querySelector("output").textContent = status === 200 ? `${status} · ${user}\n${time}` : `${status} · ${message}`;
 }
 
-// Both verifiers are asked with the same token, at once, and with no refresh in between.
+// Both verifiers are asked about the same token, and nothing is refreshed or cleared by asking.
 async function probe() {
   if (!front) return;
-  const bearer = tokens.access;
-  const before = front.uid;
-  const [gateway, site] = await Promise.all([
-    send("GET", "/api/gateway", { bearer, quiet: true }),
-    send("GET", "/api/me", { bearer, quiet: true }),
-  ]);
-  verdict("#verifier-site", site, `${site.data.claims?.sub}, cached: ${site.data.verify_ns} ns`);
-  verdict("#verifier-gateway", gateway, gateway.data.user_id);
-  if (site.ok) showClaims(site.data.claims);
-  else if (!front) log(site.status, "GET", "/api/me", site.took, `the session of ${before} has ended · tokens cleared`);
+  const { ok, data } = await send("GET", "/api/verdicts", { quiet: true });
+  if (!ok || !front) return;
+  showVerdict("#verifier-site", data.site);
+  showVerdict("#verifier-service", data.service);
+  if (data.site.claims) showClaims(data.site.claims);
+  // Ended elsewhere: once both know, an ordinary call is answered with 401, and clears the tokens.
+  const ended = (verdict) => verdict.message === "unauthorised";
+  if (ended(data.site) && ended(data.service)) await send("GET", "/api/me", { note: "the session has ended" });
 }
 
 // ---- what a person can do -------------------------------------------------------------------------------------------
@@ -185,12 +189,16 @@ for (const button of document.querySelectorAll("[data-do]")) {
 }
 
 setInterval(showLife, 250);
-setInterval(() => { if (!document.hidden && !refreshing) probe().then(showSessions); }, 2000);
+setInterval(() => { if (!document.hidden && !refreshing) probe().then(showSessions); }, 1500);
 
 // A session in cookies outlives a reload: ask, and let a refresh find out if the access token is too old.
-send("GET", "/api/me", { quiet: true }).then(async ({ status, data }) => {
-  if (status === 401 && data.message === "try refresh token") await refresh();
-  else if (status === 200) front = data.front;
+async function resume() {
+  const { status, data } = await send("GET", "/api/me", { quiet: true });
+  if (status === 200) front = data.front;
+  else if (data.message === "try refresh token") await refresh();
+  else signedOut();
   show();
   if (front) await Promise.all([probe(), showSessions()]);
-});
+}
+
+if (localStorage.getItem(REMEMBERED)) resume();

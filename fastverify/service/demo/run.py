@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
 from ...config import Config
@@ -25,11 +25,14 @@ from .site import create_site
 from .tour import TourFailure, tour
 
 _STOP_SECONDS = 5.0
+#: What shells say of a program that Ctrl-C has ended.
+_INTERRUPTED = 130
 
 
 def run_demo(*, once: bool, as_json: bool, port: int) -> int:
     """Set the tree up, take the tour, report, and serve until Ctrl-C (or stop at once). Returns the exit status."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     report = Report(as_json=as_json)
     try:
         with ExitStack() as stack:
@@ -38,12 +41,13 @@ def run_demo(*, once: bool, as_json: bool, port: int) -> int:
             report.show(tour(url, service, sessions))
             report.ready(url, serving=not once)
             if not once:
-                signal.pause()
+                _wait_for_ctrl_c()
+                report.stopped()
     except TourFailure as failure:
         report.failed(failure)
         return 1
-    except KeyboardInterrupt:
-        report.stopped()
+    except KeyboardInterrupt:  # before all of it was up
+        return _INTERRUPTED
     return 0
 
 
@@ -99,5 +103,11 @@ def _service_process(store: str, config: Config, listen_fd: int) -> Iterator[Non
                 process.kill()
 
 
-def _terminated(_number: int, _frame: FrameType | None) -> None:
+def _wait_for_ctrl_c() -> None:
+    with suppress(KeyboardInterrupt):
+        while True:
+            signal.pause()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
