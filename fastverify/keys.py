@@ -68,15 +68,14 @@ class KeySet:
         members = (_parse(jwks) if isinstance(jwks, str | bytes) else jwks).get("keys")
         if not isinstance(members, list | tuple):
             raise ConfigError("jwks", 'a JWK set is an object with a list "keys"')
-        good: list[tuple[str, Key]] = []
+        keys: list[Key] = []
         skipped: list[str] = []
+        twins = _ambiguous_key_ids(members)
         for position, member in enumerate(members):
-            name = _name(position, member)
             try:
-                good.append((name, _key_from_jwk(member, default_alg)))
+                keys.append(_key_from_jwk(member, default_alg, twins))
             except ConfigError as error:
-                skipped.append(f"{name}: {error}")
-        keys = _without_ambiguous(good, skipped)
+                skipped.append(f"{_name(position, member)}: {error}")
         if not keys:
             raise ConfigError("jwks", "no key can be used" + "".join(f"; {reason}" for reason in skipped[:5]))
         if len({key.algorithm.startswith("HS") for key in keys}) == 2:
@@ -96,6 +95,7 @@ class KeySet:
         if data.count(b"-----BEGIN ") != 1:
             raise ConfigError("pem", "there must be exactly one PEM block")
         try:
+            public: object
             if b"-----BEGIN CERTIFICATE-----" in data:
                 public = x509.load_pem_x509_certificate(data).public_key()
             else:
@@ -172,25 +172,34 @@ def _name(position: int, member: object) -> str:
     return f"keys[{position}]" + (f" (kid {kid[:128]!r})" if isinstance(kid, str) else "")
 
 
-def _without_ambiguous(good: list[tuple[str, Key]], skipped: list[str]) -> list[Key]:
-    """Leave out, all of them, different keys of one key id: which of them a token means nobody can say."""
-    by_id: dict[str | None, set[Key]] = {}
-    for _, key in good:
-        by_id.setdefault(key.key_id, set()).add(key)
-    keys = []
-    for name, key in good:
-        if key.key_id is not None and len(by_id[key.key_id]) > 1:
-            skipped.append(f"{name}: kid: another member has the same key id")
-        else:
-            keys.append(key)
-    return keys
+def _ambiguous_key_ids(members: Iterable[object]) -> set[str]:
+    """The key ids that different members for signatures share: which of those a token means nobody can say.
+
+    Members that could not be used for other reasons count: a broken twin does not make the other one right.
+    """
+    first: dict[str, object] = {}
+    ambiguous = set()
+    for member in members:
+        if isinstance(member, Mapping) and isinstance(kid := member.get("kid"), str) and _is_for_verifying(member):
+            if first.setdefault(kid, member) != member:
+                ambiguous.add(kid)
+    return ambiguous
 
 
-def _key_from_jwk(jwk: object, default_alg: str | None) -> Key:
+def _is_for_verifying(jwk: Mapping[str, Any]) -> bool:
+    """What the members about the key's purpose say, where there are any (RFC 7517 sections 4.2 and 4.3)."""
+    operations = jwk.get("key_ops", ["verify"])
+    return jwk.get("use", "sig") == "sig" and isinstance(operations, list | tuple) and "verify" in operations
+
+
+def _key_from_jwk(jwk: object, default_alg: str | None, ambiguous: set[str]) -> Key:
     if not isinstance(jwk, Mapping):
         raise ConfigError("jwk", "not an object")
-    _check_purpose(jwk)
+    if not _is_for_verifying(jwk):
+        raise ConfigError("use", "by use or key_ops the key is not for verifying signatures")
     kid = _text(jwk, "kid") if "kid" in jwk else None
+    if kid in ambiguous:
+        raise ConfigError("kid", "another member has the same key id")
     alg = _text(jwk, "alg") if "alg" in jwk else default_alg
     if alg is None:
         raise ConfigError("alg", "the member names no algorithm, and there is no default_alg")
@@ -207,14 +216,6 @@ def _key_from_jwk(jwk: object, default_alg: str | None) -> Key:
                 raise ConfigError("crv", "of the OKP keys only Ed25519 with EdDSA is supported")
             return Key.ed25519(kid, _octets(jwk, "x"))
     raise ConfigError("kty", "it is RSA, EC, OKP or oct")
-
-
-def _check_purpose(jwk: Mapping[str, Any]) -> None:
-    """A key meant for something else must not verify (RFC 7517 sections 4.2 and 4.3)."""
-    if "use" in jwk and jwk["use"] != "sig":
-        raise ConfigError("use", "the key is not for signatures")
-    if "key_ops" in jwk and not (isinstance(jwk["key_ops"], list | tuple) and "verify" in jwk["key_ops"]):
-        raise ConfigError("key_ops", "the key is not for verifying")
 
 
 def _curve_bytes(alg: str, curve: str) -> int:

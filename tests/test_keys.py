@@ -774,6 +774,11 @@ def test_different_keys_of_one_key_id_are_all_left_out() -> None:
     assert len(keys.skipped) == 2
 
 
+def test_broken_twin_does_not_make_the_other_one_right() -> None:
+    with pytest.raises(ConfigError, match="same key id"):
+        KeySet.from_jwks({"keys": [jwk(), jwk(x="?")]})
+
+
 def test_one_key_for_two_algorithms_under_one_key_id_is_left_out() -> None:
     with pytest.raises(ConfigError, match="same key id"):
         KeySet.from_jwks({"keys": [jwk("RS256"), jwk("PS256")]})
