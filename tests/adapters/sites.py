@@ -90,7 +90,8 @@ def fastapi_site(sessions: AsyncSessions, **options: Any) -> FastAPI:
 
 
 def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
-    @app.api_route("/login", methods=["GET", "POST"])
+    @app.get("/login")
+    @app.post("/login")
     async def login(request: Request, user: str, payload: str = "{}") -> Any:
         await fv.sign_in(request, user, payload=json.loads(payload))
         return {"ok": True}
@@ -105,11 +106,13 @@ def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
         await fv.sign_in(request, user)
         raise Unauthorised("after all")
 
-    @app.api_route("/me", methods=["GET", "POST"])
+    @app.get("/me")
+    @app.post("/me")
     async def me(session: Annotated[RequestSession, Depends(fv.session())]) -> Any:
         return described(session)
 
-    @app.api_route("/maybe", methods=["GET", "POST"])
+    @app.get("/maybe")
+    @app.post("/maybe")
     async def maybe(session: Annotated[RequestSession | None, Depends(fv.session(required=False))]) -> Any:
         return described(session)
 
@@ -130,7 +133,8 @@ def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
     async def revoke(session: Annotated[RequestSession, Depends(fv.session())]) -> Any:
         return {"was_there": await session.revoke()}
 
-    @app.api_route("/data", methods=["GET", "POST"])
+    @app.get("/data")
+    @app.post("/data")
     async def data(session: Annotated[RequestSession, Depends(fv.session())], put: str | None = None) -> Any:
         if put is not None:
             await session.set_data(put)
