@@ -17,10 +17,13 @@ R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
 
 def require_tool(name: str, hint: str) -> str:
-    """The path of a program; without it the test is skipped with one line that names it and what to install."""
+    """The path of a program; without it the test is skipped with one line that names it and what to install.
+
+    Called while a module is imported, it skips the module: one line for all of its tests.
+    """
     path = shutil.which(name)
     if path is None:
-        pytest.skip(f"{name} is missing: {hint}")
+        pytest.skip(f"{name} is missing: {hint}", allow_module_level=True)
     return path
 
 

@@ -86,7 +86,7 @@ class Wire:
 
 
 def application(fv: FastVerify, notes: list[str], bundle: bytes) -> FastAPI:
-    """A page with the client on it, and an API of one protected read and one protected write."""
+    """A page with the client on it, and an API with what sessions are for: reads and writes that need one."""
     app = FastAPI()
 
     @app.get("/")
@@ -109,6 +109,11 @@ def application(fv: FastVerify, notes: list[str], bundle: bytes) -> FastAPI:
     @app.get("/me")
     async def me(session: Annotated[RequestSession, Depends(fv.session())]) -> dict[str, Any]:
         return {"user": session.user_id, "handle": session.handle, "plan": session.payload["plan"]}
+
+    @app.post("/plan/{plan}")
+    async def change_plan(session: Annotated[RequestSession, Depends(fv.session())], plan: str) -> dict[str, Any]:
+        await session.merge_payload({"plan": plan})
+        return {"plan": session.payload["plan"]}
 
     @app.post("/notes")
     async def write(session: Annotated[RequestSession, Depends(fv.session())]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from browser_site import Site
-from fix_requirements import require_tool
+from browser_tools import find_tools
 from npm_client import NotInstalled, client_bundle
 from playwright.async_api import Browser, BrowserContext, async_playwright
 from tab import Tab
@@ -32,21 +32,18 @@ CHROMIUM_ARGS = [
 @pytest.fixture(scope="session")
 def bundle(request: pytest.FixtureRequest) -> bytes:
     """The client's script."""
-    require_tool("node", "apt-get install nodejs, to pack the web client")
-    npm = require_tool("npm", "apt-get install npm, to install the web client")
     assert request.config.cache is not None
     cache: Path = request.config.cache.mkdir("browser-client")
     try:
-        return client_bundle(cache, npm)
+        return client_bundle(cache, find_tools().npm)
     except NotInstalled as problem:
         pytest.skip(f"the web client could not be installed; a package registry must be in reach: {problem}")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    executable = require_tool("chromium", "apt-get install chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGS)
+        browser = await playwright.chromium.launch(executable_path=find_tools().chromium, args=CHROMIUM_ARGS)
         yield browser
         await browser.close()
 

@@ -35,10 +35,14 @@ class Tab:
     async def signed_in(self) -> bool:
         return bool(await self.page.evaluate("supertokens.doesSessionExist()"))
 
+    async def payload(self) -> dict[str, Any]:
+        """The access token's payload, as the client hands it to the page."""
+        payload: dict[str, Any] = await self.page.evaluate("supertokens.getAccessTokenPayloadSecurely()")
+        return payload
+
     async def handle(self) -> str:
-        """Handle of the session, as the front token has it."""
-        payload = await self.page.evaluate("supertokens.getAccessTokenPayloadSecurely()")
-        return str(payload["sessionHandle"])
+        """The session's handle, as the page knows it."""
+        return str((await self.payload())["sessionHandle"])
 
     async def events(self) -> list[str]:
         """Events that the client fired, oldest first; ``UNAUTHORISED`` is told apart by its one argument."""
