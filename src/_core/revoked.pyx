@@ -8,13 +8,14 @@
 #
 # Sessions, tokens and keys (there may be tens of millions) lie in an open hash table of 64-byte cache lines:
 #
-#     | target 0 | target 1 | target 2 | expiry 0 | expiry 1 | expiry 2 | kind 0 | kind 1 | kind 2 | overflowed |
+#     | target 0 | target 1 | target 2 | expiry 0 | expiry 1 | expiry 2 | kind 0 | kind 1 | kind 2 | passed |
 #     0          16         32         48         52         56         60       61       62       63
 #
 # A kind of 0 is an empty place. An entry that finds its home line full goes to the first later line (cyclically) with
-# room, and every full line it passed is marked overflowed; a search ends at the first line that is not. So an absent
-# target, the usual case, costs one cache line and seldom two. Where a target lives is decided by a hash seeded at
-# random for each table: nobody who can choose targets can choose collisions.
+# room, and leaves in every full line that it passes one of eight marks, chosen by its hash; a search ends at the first
+# line that lacks its mark. So an absent target, the usual case, costs one cache line and seldom (one time in four at
+# most) a second one. Where a target lives is decided by a hash seeded at random for each table: nobody who can choose
+# targets can choose collisions.
 #
 # The table is cut into 256 segments by the top bits of that hash. A segment grows by building a larger array beside
 # the old one and swapping the pointer; it holds 1/256 of everything, so the longest that a growth or a purge keeps
@@ -55,7 +56,7 @@ cdef struct Line:
     uint8_t targets[3][16]
     uint32_t expiries[3]
     uint8_t kinds[3]
-    uint8_t overflowed
+    uint8_t passed
 
 cdef struct Segment:
     void *memory  # what malloc gave; lines is the first cache line boundary in it
@@ -377,10 +378,16 @@ cdef inline uint32_t home_of(Segment *segment, uint64_t hash) noexcept nogil:
     return <uint32_t>(<uint64_t><uint32_t>hash * segment.size >> 32)
 
 
+cdef inline uint8_t mark_of(uint64_t hash) noexcept nogil:
+    """One bit, by hash bits that choose neither segment nor home."""
+    return 1 << (hash >> 32 & 7)
+
+
 cdef inline Line *find_place(Segment *segment, uint64_t hash, int kind, const uint8_t *target,
                              int *place) noexcept nogil:
     """The line and place of an entry, or NULL. A quarter of all places is free, so the search ends."""
     cdef uint32_t at = home_of(segment, hash)
+    cdef uint8_t mark = mark_of(hash)
     cdef Line *line
     cdef int i
     while True:
@@ -389,7 +396,7 @@ cdef inline Line *find_place(Segment *segment, uint64_t hash, int kind, const ui
             if line.kinds[i] == kind and memcmp(line.targets[i], target, 16) == 0:
                 place[0] = i
                 return line
-        if not line.overflowed:
+        if not line.passed & mark:
             return NULL
         at = at + 1 if at + 1 < segment.size else 0
 
@@ -409,7 +416,7 @@ cdef void place_entry(Segment *segment, uint64_t hash, int kind, const uint8_t *
                 segment.used += 1
                 segment.soonest = min(segment.soonest, expiry)
                 return
-        line.overflowed = 1
+        line.passed |= mark_of(hash)
         at = at + 1 if at + 1 < segment.size else 0
 
 
