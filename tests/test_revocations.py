@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from facades import SECRET, settings
+from facades import settings
 from fix_stores import Launch
 
 from fastverify import (
@@ -114,7 +118,7 @@ def test_a_key_that_is_not_known_here_yet_is_no_reason_to_refuse(service: Sessio
     kid = service.rotate_keys()
     until(lambda: kid in {key.kid for key in gateway._ring.keys}, 5)
     issued = service.create("user-1")
-    header, payload, signature = issued.access_token.split(".")
+    _, payload, signature = issued.access_token.split(".")
     forged_header = json.dumps({"alg": "ES256", "kid": "d-99", "typ": "JWT", "version": "5"}).encode()
     stranger = f"{base64.urlsafe_b64encode(forged_header).decode().rstrip('=')}.{payload}.{signature}"
     with pytest.raises(StoreUnavailable):
@@ -254,6 +258,27 @@ def test_a_closed_gateway_says_unavailable(service: Sessions, store_url: str, un
         gateway.verify(token)
 
 
+def test_an_embedded_server_that_is_killed_comes_back_by_itself_with_its_sessions(tmp_path: Path) -> None:
+    with Sessions.connect(f"embedded://{tmp_path}", settings("fv")) as service:
+        issued = service.create("user-1")
+        time.sleep(1.1)  # what is older than a second is on disk (appendfsync everysec)
+        os.kill(_server_pid(service), signal.SIGKILL)
+        until(lambda: _answers(service))
+        assert service.refresh(issued.refresh_token).session.handle == issued.session.handle
+
+
+def _server_pid(service: Sessions) -> int:
+    (reply,) = service._store._hold(iter_once(("INFO", "server")))
+    return int(reply.split(b"process_id:")[1].split()[0])
+
+
+def _answers(service: Sessions) -> bool:
+    try:
+        return service.handles("user-1") != []
+    except StoreUnavailable:
+        return False
+
+
 FORK = """
     import os, sys, time
     from fastverify import Config, Sessions, StoreUnavailable, Unauthorised
@@ -331,13 +356,11 @@ def test_another_process_refuses_what_this_one_revoked(service: Sessions, store_
 def _command(url: str, *words: str) -> None:
     store = open_store(url)
     try:
-        store._hold(iter_once(words))  # type: ignore[attr-defined]
+        store._hold(iter_once(words))
     finally:
         store.close()
 
 
-def iter_once(words: tuple[str, ...]):  # type: ignore[no-untyped-def]
-    yield [words]
-
-
-assert SECRET
+def iter_once(words: tuple[str, ...]) -> Generator[list[tuple[str, ...]], list[Any], list[Any]]:
+    """A talk of one command."""
+    return (yield [words])
