@@ -25,4 +25,4 @@ def test_the_package_passes_mypys_strict_rules() -> None:
 
 @pytest.mark.timeout(300)
 def test_the_cores_stub_says_what_the_core_has() -> None:
-    run("mypy.stubtest", "fastverify._core", f"--allowlist={ALLOWED}")
+    run("mypy.stubtest", "fastverify._core", "--mypy-config-file=pyproject.toml", f"--allowlist={ALLOWED}")
