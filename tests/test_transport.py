@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -101,6 +102,11 @@ def test_same_site_follows_registrable_domains_and_schemes(api: str, website: st
 @pytest.fixture
 def no_public_suffixes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "_public_suffixes", lambda: None)
+
+
+def test_a_missing_public_suffix_list_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "publicsuffixlist", None)
+    assert transport._public_suffixes.__wrapped__() is None
 
 
 @pytest.mark.usefixtures("no_public_suffixes")

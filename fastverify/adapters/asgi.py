@@ -36,7 +36,7 @@ from ..errors import (
 )
 from ..manager import AsyncSessions, CreateOptions
 from ..session import Session
-from ..transport import Header, Incoming, Outgoing, Reply, Rules, Transport, json_reply, public_reply
+from ..transport import Incoming, Outgoing, Reply, Rules, Transport, json_reply, public_reply
 from ..verifier import SessionVerifier
 
 Scope = MutableMapping[str, Any]
@@ -126,22 +126,29 @@ class GatewayContext:
     def failed(self, error: FastVerifyError) -> None:
         """Clear what an error clears: nothing here, for a gateway does not know where the cookies live."""
 
-    def write(self, headers: Iterable[Header]) -> Iterable[Header]:
-        """The response's headers with what this request has queued."""
-        return headers
+    def write(self, message: Message) -> Message:
+        """The message that starts the response, with what this request has queued in its headers."""
+        return message
 
 
 class RequestContext(GatewayContext):
     """One request's dealings with sessions, and what its response will carry of them."""
 
-    __slots__ = ("_current", "outgoing", "sessions", "transport")
+    __slots__ = ("_current", "_outgoing", "sessions", "transport")
 
     def __init__(self, sessions: AsyncSessions, transport: Transport, scope: Scope) -> None:
         super().__init__(sessions, transport, scope)
         self.sessions = sessions
         self.transport = transport
-        self.outgoing = Outgoing(transport, self.incoming)
+        self._outgoing: Outgoing | None = None
         self._current: RequestSession | None = None
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """What the response will carry; most requests change nothing and never make one."""
+        if self._outgoing is None:
+            self._outgoing = Outgoing(self.transport, self.incoming)
+        return self._outgoing
 
     def look(self) -> RequestSession | None:
         try:
@@ -229,8 +236,10 @@ class RequestContext(GatewayContext):
     def failed(self, error: FastVerifyError) -> None:
         self.outgoing.failed(error)
 
-    def write(self, headers: Iterable[Header]) -> Iterable[Header]:
-        return self.outgoing.write(headers)
+    def write(self, message: Message) -> Message:
+        if self._outgoing is None:
+            return message
+        return {**message, "headers": self._outgoing.write(message.get("headers", ()))}
 
     def _refresh_token(self) -> tuple[str, TransferMethod]:
         presented = self.transport.refresh_tokens(self.incoming)
@@ -481,7 +490,7 @@ class SessionMiddleware:
         async def send_with_tokens(message: Message) -> None:
             if message["type"] in _STARTS:
                 context.started = True
-                message = {**message, "headers": context.write(message.get("headers", ()))}
+                message = context.write(message)
             await send(message)
 
         route = self._http.routes.get((scope["method"], route_path(scope))) if scope["type"] == "http" else None

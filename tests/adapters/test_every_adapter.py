@@ -46,6 +46,13 @@ def answer(response: httpx.Response) -> tuple[int, Any]:
     return response.status_code, response.json()
 
 
+def forget(handle: str, sessions: AsyncSessions, embedded_url: str) -> None:
+    """The record goes, and nobody is told."""
+    with redis.Redis(unix_socket_path=f"{embedded_url.removeprefix('embedded://')}/socket") as store:
+        (key,) = store.keys(f"*{sessions.config.key_prefix}*:s:{handle}")
+        store.delete(key)
+
+
 TRY_REFRESH = (401, {"message": "try refresh token"})
 UNAUTHORISED = (401, {"message": "unauthorised"})
 
@@ -149,11 +156,7 @@ async def test_strict_asks_the_store(build: Build, sessions: AsyncSessions, embe
         await client.login()
         assert (await client.call("/strict", "GET")).status_code == 200
         handle = (await client.call("/me", "GET")).json()["handle"]
-        with redis.Redis(
-            unix_socket_path=f"{embedded_url.removeprefix('embedded://')}/socket"
-        ) as store:  # the record goes, and nobody is told
-            (key,) = store.keys(f"*{sessions.config.key_prefix}*:s:{handle}")
-            store.delete(key)
+        forget(handle, sessions, embedded_url)
         assert (await client.call("/me", "GET")).status_code == 200
         response = await client.call("/strict", "GET")
         assert answer(response) == UNAUTHORISED
@@ -406,6 +409,31 @@ async def test_session_data_is_kept_on_the_server(build: Build, sessions: AsyncS
         response = await client.call("/data?put=cart")
         assert answer(response) == (200, {"data": "cart"})
         assert touches_no_token(response)
+
+
+@pytest.mark.parametrize("path", ["/data?put=x", "/data?", '/merge?patch={"a":1}'])
+async def test_a_session_that_ended_unnoticed_is_unauthorised_once_the_store_is_asked(
+    build: Build, sessions: AsyncSessions, embedded_url: str, path: str
+) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        forget((await client.call("/me", "GET")).json()["handle"], sessions, embedded_url)
+        response = await client.call(path)
+        assert answer(response) == UNAUTHORISED
+        assert clears_all(response)
+
+
+async def test_a_merge_as_the_access_token_expires_is_kept_for_the_next_one(build: Build, open_sessions: Open) -> None:
+    ahead = 0
+    sessions = await open_sessions(clock=lambda: time.time() + ahead)
+    async with Client(build(sessions)) as client:
+        await client.login()
+        ahead = 7200  # expired by the service's clock when it comes to minting
+        response = await client.call('/merge?patch={"a":1}')
+        assert response.status_code == 200
+        assert touches_no_token(response)
+    (info,) = await sessions.list_sessions("user-1")
+    assert info.payload == {"a": 1}
 
 
 async def test_refresh_and_sign_out_by_hand(build: Build, open_sessions: Open) -> None:
