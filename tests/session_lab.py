@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
 import redis
@@ -27,7 +29,16 @@ from fastverify.tokens import ServiceKeys, parse_refresh_token
 
 T = TypeVar("T")
 
-_TIMES = ("handed_at", "conf_at", "created_at", "seen_at", "idle_exp", "abs_exp")
+_AGE_RECORDS = """
+for _, record in ipairs(KEYS) do
+  for _, name in ipairs({'handed_at', 'conf_at', 'created_at', 'seen_at', 'idle_exp', 'abs_exp'}) do
+    local at = redis.call('HGET', record, name)
+    if at then
+      redis.call('HSET', record, name, string.format('%.0f', at - ARGV[1]))
+    end
+  end
+end
+"""
 _SIGNING_KEY = generate_key("ES256", created_at=0, signs_at=0)
 
 W, D = 10, 21
@@ -156,37 +167,54 @@ class Lab:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.advanced += seconds
-        for handle in self._handles:
-            self._age(f"{self.tag(handle)}:s:{handle}", seconds)
+        self._age(seconds, *(f"{self.tag(handle)}:s:{handle}" for handle in self._handles))
         for tag in self.authority.placement.tags:
             if (hold := self.redis.get(f"{tag}:hold")) is not None:
                 self.redis.set(f"{tag}:hold", int(hold) - _ms(seconds))
             for name, cut in self.redis.hgetall(f"{tag}:marks").items():
                 self.redis.hset(f"{tag}:marks", name, int(cut) - _ms(seconds))
 
-    def _age(self, record: str, seconds: float) -> None:
-        for name, at in zip(_TIMES, self.redis.hmget(record, _TIMES), strict=True):
-            if at is not None:
-                self.redis.hset(record, name, int(at) - _ms(seconds))
+    def _age(self, seconds: float, *records: str) -> None:
+        for _, ours in groupby(sorted(records), key=lambda record: record.partition(":s:")[0]):
+            keys = list(ours)
+            self.redis.eval(_AGE_RECORDS, len(keys), *keys, _ms(seconds))
 
     def mark(self, tag: str, tenant: str) -> None:
         """End a tenant's sessions up to now; ``*``: everybody's."""
-        self.redis.hset(f"{tag}:marks", tenant, self.now_ms())
+        now = self.now_ms()
+        self.redis.hset(f"{tag}:marks", tenant, now)
+        while self.now_ms() == now:
+            pass  # what is created next is younger than the mark
 
-    def snapshot(self, issued: Issued) -> Snapshot:
-        """Copy what a replica would hold of a session: its record and its user's index."""
-        keys = (self.record_key(issued), f"{self.tag(issued)}:u:{issued.session.user_id}")
+    def confirm(self, issued: Issued, generation: int) -> None:
+        """What a gateway's report of an access token will do (rotation.md, confirmation)."""
+        record, now = self.record(issued), self.now_ms()
+        if not record or int(record["G"]) > generation:
+            return
+        if int(record["G"]) < generation:
+            self.redis.hset(self.record_key(issued), mapping={"G": generation, "handed_at": now, "conf_at": now})
+        elif "conf_at" not in record:
+            self.redis.hset(self.record_key(issued), "conf_at", now)
+
+    def snapshot(self, *sessions: Issued) -> Snapshot:
+        """Copy what a replica would hold of sessions: their records, and their users' indexes."""
+        keys = {self.record_key(issued) for issued in sessions}
+        keys |= {f"{self.tag(issued)}:u:{issued.session.user_id}" for issued in sessions}
         return Snapshot({key: self.redis.dump(key) for key in keys}, self.advanced)
 
-    def fail_over(self, snapshot: Snapshot | None = None) -> None:
-        """Another primary takes over, in every shard; with a snapshot, one that knows no more than that."""
-        for key, dump in snapshot.keys.items() if snapshot else ():
+    def restore(self, snapshot: Snapshot) -> None:
+        """Make it so again; the copy has grown older meanwhile."""
+        for key, copy in snapshot.keys.items():
             self.redis.delete(key)
-            if dump is not None:
-                self.redis.restore(key, 0, dump, replace=True)
-                if self.redis.type(key) == b"hash":
-                    self._age(key, self.advanced - snapshot.taken_at)
-        for tag in self.authority.placement.tags:
+            if copy is not None:
+                self.redis.restore(key, 0, copy)
+        self._age(self.advanced - snapshot.taken_at, *(key for key in snapshot.keys if ":s:" in key))
+
+    def fail_over(self, snapshot: Snapshot | None = None, *, tags: Iterable[str] | None = None) -> None:
+        """Another primary takes over, in these shards or all; with a snapshot, one that knows no more than that."""
+        if snapshot is not None:
+            self.restore(snapshot)
+        for tag in self.authority.placement.tags if tags is None else tags:
             self.redis.set(f"{tag}:primary", "another")
 
     def end_holds(self) -> None:
