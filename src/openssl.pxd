@@ -27,6 +27,7 @@ cdef extern from *:
 
 cdef extern:
     const char *OpenSSL_version(int what) nogil
+    unsigned long ERR_peek_error() nogil
     void ERR_clear_error() nogil
     int CRYPTO_memcmp(const void *a, const void *b, size_t length) nogil
     void OPENSSL_cleanse(void *data, size_t length) nogil

@@ -100,7 +100,7 @@ cdef class RevocationTable:
             raise ConfigError("when_stale", 'it is "refuse" or "allow"')
         self.allow_stale = when_stale == "allow"
         if RAND_bytes(<unsigned char *>self.seed, sizeof(self.seed)) != 1:
-            ERR_clear_error()
+            clear_errors()
             raise OSError("libcrypto has no randomness")
 
     def __dealloc__(self):
