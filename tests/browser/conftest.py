@@ -30,10 +30,10 @@ CHROMIUM_ARGS = [
 
 
 @pytest.fixture(scope="session")
-def bundle(request: pytest.FixtureRequest) -> bytes:
-    """The client's script."""
-    assert request.config.cache is not None
-    cache: Path = request.config.cache.mkdir("browser-client")
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The client's script, kept in pytest's cache."""
+    kept = request.config.cache
+    cache: Path = kept.mkdir("browser-client") if kept is not None else tmp_path_factory.mktemp("browser-client")
     try:
         return client_bundle(cache, find_tools().npm)
     except NotInstalled as problem:
