@@ -37,6 +37,9 @@ STORE_LAYER, MANAGER_LAYER, TOP_LAYER = 4, 5, 6
 #: What layer 6 may use: the door that every application uses, and the pure HTTP rules.
 FOR_THE_TOP = frozenset({"manager", "verifier", "transport", "errors", "config", "session", "keys", "_core", "store"})
 
+#: What an adapter, and the service, may use of its neighbours.
+SHARED_BY_ADAPTERS = frozenset({"adapters.asgi", "adapters.request"})
+
 #: Packages from elsewhere, and the only places that may know them.
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "redis": ("store", "revocations"),
@@ -148,8 +151,8 @@ def test_imports_go_down_only(module: str) -> None:
             continue
         there = layer_of(found.ours)
         neighbour = within(found.ours, module.partition(".")[0]) and not within(module, "adapters")
-        asgi = within(found.ours, "adapters.asgi")
-        sideways = there == here and (neighbour or asgi or found.type_only or here in (1, 2, MANAGER_LAYER))
+        shared = found.ours in SHARED_BY_ADAPTERS
+        sideways = there == here and (neighbour or shared or found.type_only or here in (1, 2, MANAGER_LAYER))
         assert there < here or sideways, (
             f"fastverify/{module}:{found.line} (layer {here}) imports {found.name} ({there})"
         )
@@ -171,9 +174,8 @@ def test_adapters_and_service_use_the_public_side_only(module: str) -> None:
             continue
         allowed = any(within(found.ours, name) for name in FOR_THE_TOP)
         own_room = within(found.ours, "service") if room == "service" else False
-        asgi = within(found.ours, "adapters.asgi")
-        shared = found.ours == "adapters"
-        assert allowed or own_room or asgi or shared, f"fastverify/{module}:{found.line} imports {found.name}"
+        shared = found.ours in {"adapters", *SHARED_BY_ADAPTERS}
+        assert allowed or own_room or shared, f"fastverify/{module}:{found.line} imports {found.name}"
 
 
 @pytest.mark.parametrize("module", MODULES)
