@@ -11,7 +11,7 @@ WORKDIR /src
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY src src
 COPY fastverify fastverify
-RUN python -m pip wheel --no-cache-dir --wheel-dir /wheels ".[server,fastapi,hiredis]"
+RUN python -m pip wheel --no-cache-dir --wheel-dir /wheels ".[server,hiredis]"
 
 FROM build AS test
 RUN apt-get update && apt-get install --yes --no-install-recommends make redis-server && rm -rf /var/lib/apt/lists/*
@@ -21,7 +21,7 @@ RUN make test ARGS="tests/store tests/adapters tests/test_layers.py"
 
 FROM python:${PYTHON}-slim AS runtime
 COPY --from=build /wheels /wheels
-RUN python -m pip install --no-cache-dir --no-index --find-links=/wheels "fastverify[server,fastapi,hiredis]" && rm -rf /wheels
+RUN python -m pip install --no-cache-dir --no-index --find-links=/wheels "fastverify[server,hiredis]" && rm -rf /wheels
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin fastverify
 USER 10001
 ENV FASTVERIFY_HOST=0.0.0.0 FASTVERIFY_PORT=8000
