@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import ssl
 import subprocess
 import sys
@@ -108,12 +109,12 @@ class BuildCore(build_ext):
                 objects = self.compiler.compile([str(source)], output_dir=folder, include_dirs=self.include_dirs)
             except (CompileError, CCompilerError, OSError) as error:
                 raise SystemExit(f"{error}\n{NO_COMPILER}") from None
+            program = Path(folder) / "probe"
+            flags = shlex.split(os.environ.get("CFLAGS", ""))  # what was compiled with sanitizers is linked with them
             for candidate in candidates(kind):
-                program = Path(folder) / "probe"
+                arguments = [*candidate.arguments, *flags]
                 try:
-                    self.compiler.link_executable(
-                        objects + candidate.objects, str(program), extra_postargs=candidate.arguments
-                    )
+                    self.compiler.link_executable(objects + candidate.objects, str(program), extra_postargs=arguments)
                 except (LinkError, CCompilerError, OSError):
                     continue
                 return candidate, version_of(program)
