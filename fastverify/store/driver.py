@@ -56,6 +56,9 @@ MINIMUM_VERSION = 7
 _COMMON = {"protocol": 2, "decode_responses": False, "health_check_interval": 0, "driver_info": None}
 _CLASSES: dict[str, tuple[Any, Any]] = {"tcp": (Tcp, AsyncTcp), "tls": (Tls, AsyncTls), "unix": (Unix, AsyncUnix)}
 
+#: What can go wrong on the way. (A host name that IDNA cannot encode is a UnicodeError.)
+_FAULTS = (RedisError, OSError, UnicodeError)
+
 Command: TypeAlias = tuple[str | bytes | int, ...]
 #: A conversation on one connection: yields commands, is sent the replies; one that is an error is a ResponseError.
 Talk: TypeAlias = Generator[Sequence[Command], list[Any], T]
@@ -278,7 +281,7 @@ class Store:
                         commands = talk.send(replies)
                     except StopIteration as end:
                         return end.value  # type: ignore[no-any-return]
-        except (RedisError, OSError) as error:
+        except _FAULTS as error:
             raise unavailable(error, self.url) from error
 
     def _new_pool(self, closed: bool = False) -> _Pool:
@@ -401,9 +404,8 @@ class AsyncStore:
         return await self._hold(_scripts(calls)) if calls else []
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        if self._pool is not None:
-            await self._pool.aclose()
+        """Close the connections. Calls that are under way end as they would have."""
+        await self._pool_of_this_loop().aclose()
 
     async def _hold(self, talk: Talk[T]) -> T:
         pool = self._pool_of_this_loop()
@@ -417,7 +419,7 @@ class AsyncStore:
                         commands = talk.send(replies)
                     except StopIteration as end:
                         return end.value  # type: ignore[no-any-return]
-        except (RedisError, OSError) as error:
+        except _FAULTS as error:
             raise unavailable(error, self.url) from error
 
     def _pool_of_this_loop(self) -> _AsyncPool:
@@ -450,7 +452,7 @@ class _AsyncPool:
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[AsyncConnection]:
-        """As ``_Pool.lend``. Nothing is awaited on the way back, for a cancelled task would not wait."""
+        """As ``_Pool.lend``. On the way back nothing waits: a cancelled task would not."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
         await self._acquire()
@@ -465,14 +467,15 @@ class _AsyncPool:
             except ResponseError:
                 raise
             except BaseException:
-                await connection.disconnect(nowait=True)  # which, with nowait, closes at once
+                await connection.disconnect(nowait=True)
                 raise
             finally:
-                self._idle.append(connection)
+                if self._closed:
+                    await connection.disconnect(nowait=True)
+                else:
+                    self._idle.append(connection)
         finally:
             self._free.release()
-            if self._closed:
-                await self.aclose()
 
     async def _acquire(self) -> None:
         try:

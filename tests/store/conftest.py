@@ -8,6 +8,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -192,13 +193,13 @@ def proxy() -> Iterator[Callable[[int], Proxy]]:
 
 @pytest.fixture
 def scripted_server() -> Iterator[Callable[[bytes], str]]:
-    """Starts servers that answer every command with one bulk string; gives their URLs."""
+    """Starts servers that have the same reply for every command; gives their URLs."""
     listeners: list[socket.socket] = []
 
     def new(reply: bytes) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
         listeners.append(listener)
-        threading.Thread(target=_recite, args=(listener, b"$%d\r\n%b\r\n" % (len(reply), reply)), daemon=True).start()
+        threading.Thread(target=_recite, args=(listener, reply), daemon=True).start()
         return f"redis://127.0.0.1:{listener.getsockname()[1]}"
 
     yield new
@@ -207,10 +208,11 @@ def scripted_server() -> Iterator[Callable[[bytes], str]]:
 
 
 def _recite(listener: socket.socket, reply: bytes) -> None:
-    client, _ = listener.accept()
-    with client:
-        while data := client.recv(65536):
-            client.sendall(reply * data.count(b"*"))  # each command starts with one
+    with suppress(OSError):
+        client, _ = listener.accept()
+        with client:
+            while data := client.recv(65536):
+                client.sendall(reply * data.count(b"*"))  # each command starts with one
 
 
 @pytest.fixture(scope="session")

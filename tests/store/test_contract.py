@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -195,6 +198,39 @@ def test_a_replica_refuses_writes_and_is_named_one(launch: Launch, open_driver, 
             driver.run(call(COUNT))
 
 
+@pytest.mark.parametrize(
+    ("error", "retry_after"),
+    [
+        ("READONLY You can't write against a read only replica.", 1),
+        ("MOVED 3999 127.0.0.1:6381", 1),
+        ("ASK 3999 127.0.0.1:6381", 1),
+        ("LOADING Redis is loading the dataset in memory", 1),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", 1),
+        ("CLUSTERDOWN The cluster is down", 1),
+        ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", 1),
+        ("OOM command not allowed when used memory > 'maxmemory'.", 5),
+        ("MISCONF Errors writing to the AOF file: No space left on device", 5),
+        ("NOREPLICAS Not enough good replicas to write.", 5),
+        ("NOAUTH Authentication required.", 30),
+        ("WRONGPASS invalid username-password pair or user is disabled.", 30),
+        ("NOPERM this user has no permissions to run the 'evalsha' command", 30),
+        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", 30),
+    ],
+)
+def test_each_kind_of_refusal_is_named_and_says_when_to_try_again(
+    scripted_server, open_driver, call, error, retry_after
+):
+    with pytest.raises(StoreUnavailable, match=rf"\({error.partition(' ')[0]}\)$") as caught:
+        open_driver(scripted_server(f"-{error}\r\n".encode())).run(call(ECHO, "x"))
+    assert caught.value.retry_after == retry_after
+
+
+@pytest.mark.parametrize("reply", [b"hello\r\n", b"", b"*1\r\n"], ids=["no protocol", "nothing", "half a reply"])
+def test_what_is_no_reply_is_unavailability(scripted_server, open_driver, call, reply):
+    with pytest.raises(StoreUnavailable):
+        open_driver(scripted_server(reply), command=0.2).run(call(ECHO, "x"))
+
+
 # --- credentials ---
 
 
@@ -297,6 +333,31 @@ def test_a_reply_that_comes_after_the_timeout_reaches_nobody(launch: Launch, ope
     assert [driver.run(call(ECHO, n)) for n in range(3)] == [b"0", b"1", b"2"]
 
 
+def test_replies_that_are_too_late_taken_together_reach_nobody_either(open_driver, call):
+    """Each comes in time by itself, the first of the two after the whole time is up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener.accept()[0] as first, suppress(ConnectionError):
+            first.recv(65536)
+            time.sleep(0.4)
+            first.sendall(b"$5\r\nfirst\r\n")
+            if first.recv(65536):
+                first.sendall(b"$9\r\nleft over\r\n")
+        with listener.accept()[0] as second:
+            second.recv(65536)
+            second.sendall(b"$5\r\nafter\r\n")
+
+    server = threading.Thread(target=serve)
+    server.start()
+    driver = open_driver(f"redis://127.0.0.1:{listener.getsockname()[1]}", total=0.3, connections=1)
+    with pytest.raises(StoreUnavailable, match="in time"):
+        driver.run_many([call(ECHO, "first"), call(ECHO, "left over")])
+    assert driver.run(call(ECHO, "after")) == b"after"
+    server.join(WAIT)
+    listener.close()
+
+
 async def test_a_reply_to_a_cancelled_call_reaches_nobody(launch: Launch, call, proxy):
     line = proxy(launch().port)
     store = open_store(line.url, **PATIENT | {"connections": 1}).open_async()
@@ -383,6 +444,7 @@ def test_many_threads_each_get_their_own_reply(store_url, call):
     store.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12: the proxy's threads
 def test_a_forked_child_has_connections_of_its_own(launch: Launch, call, proxy):
     line = proxy(launch().port)
     store = open_store(line.url)
@@ -421,6 +483,32 @@ def test_an_async_store_in_a_second_loop_says_what_is_wrong(store_url, call):
         first.run(store.aclose())
 
 
+async def test_an_async_store_closed_before_its_first_call_stays_closed(store_url, call):
+    store = open_store(store_url).open_async()
+    await store.aclose()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.run(call(ECHO, "x"))
+
+
+async def test_closing_lets_a_call_that_is_under_way_end(launch: Launch, call, proxy):
+    line = proxy(launch().port)
+    store = open_store(line.url, **PATIENT).open_async()
+    line.hold()
+    under_way = asyncio.create_task(store.run(call(ECHO, "mine")))
+    assert await asyncio.to_thread(line.asked.wait, WAIT)
+    await store.aclose()
+    line.release()
+    assert await under_way == b"mine"
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.run(call(ECHO, "x"))
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "redis://a..b", "unix:///nowhere/socket"])
+def test_a_server_that_is_not_there_is_unavailability(open_driver, call, url):
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        open_driver(url).run(call(ECHO, "x"))
+
+
 def test_a_closed_store_is_unavailable_and_may_be_closed_again(store_url, open_driver, call):
     driver = open_driver(store_url)
     assert driver.run(call(ECHO, "x")) == b"x"
@@ -457,9 +545,13 @@ def test_a_server_that_may_evict_revocations_is_refused(launch: Launch, policy):
     store.close()
 
 
+def bulk(text: str) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(text), text.encode())
+
+
 @pytest.mark.parametrize("version", ["6.2.14", "5.0", "", "beta"])
 def test_a_server_before_redis_7_is_refused(scripted_server: Callable[[bytes], str], version):
-    store = open_store(scripted_server(f"redis_version:{version}\r\nmaxmemory_policy:noeviction\r\n".encode()))
+    store = open_store(scripted_server(bulk(f"redis_version:{version}\r\nmaxmemory_policy:noeviction\r\n")))
     with pytest.raises(ConfigError, match="must be Redis 7"):
         store.start()
     store.close()
@@ -467,7 +559,7 @@ def test_a_server_before_redis_7_is_refused(scripted_server: Callable[[bytes], s
 
 @pytest.mark.parametrize("version", ["7.0.0", "8.2.1", "10.0.0"])
 def test_redis_7_and_later_is_accepted(scripted_server: Callable[[bytes], str], version):
-    store = open_store(scripted_server(f"redis_version:{version}\r\nmaxmemory_policy:noeviction\r\n".encode()))
+    store = open_store(scripted_server(bulk(f"redis_version:{version}\r\nmaxmemory_policy:noeviction\r\n")))
     store.start()
     store.close()
 
