@@ -32,8 +32,8 @@ CHROMIUM_ARGS = [
 @pytest.fixture(scope="session")
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The client's script, kept in pytest's cache."""
-    kept = request.config.cache
-    cache: Path = kept.mkdir("browser-client") if kept is not None else tmp_path_factory.mktemp("browser-client")
+    kept = getattr(request.config, "cache", None)  # absent under -p no:cacheprovider
+    cache: Path = kept.mkdir("browser-client") if kept else tmp_path_factory.mktemp("browser-client")
     try:
         return client_bundle(cache, find_tools().npm)
     except NotInstalled as problem:

@@ -21,13 +21,14 @@ class NotInstalled(Exception):
 
 
 def client_bundle(cache: Path, npm: str) -> bytes:
-    """One script that defines the global ``supertokens``. Made once for each lock file, then read from ``cache``.
+    """One script that defines the global ``supertokens``. Made once, and again when its recipe changes; in ``cache``.
 
     Raises:
         NotInstalled: no registry in reach, usually.
     """
     manifest = [CLIENT / "package.json", CLIENT / "package-lock.json"]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in manifest)).hexdigest()
+    recipe = [*manifest, Path(__file__)]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in recipe)).hexdigest()
     script = cache / f"client-{digest[:16]}.js"
     if not script.exists():
         with tempfile.TemporaryDirectory(dir=cache) as work:
