@@ -1324,7 +1324,7 @@ def test_a16_verify_go_stale_verify() -> None:
 
 
 def test_a16_verify_remove_the_key_verify() -> None:
-    gone, kept = make_key("ES256"), make_key("ES384")
+    gone, kept = make_key("ES256"), make_key("ES256", "kept")
     verifier = verifier_of(gone, kept)
     tokens = sign(None, None, gone), sign(None, None, kept)
     for token in tokens:
