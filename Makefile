@@ -30,11 +30,12 @@ test: $(VENV)/.for-test
 long: $(VENV)/.for-test
 	$(BIN)/python -m pytest -m long $(ARGS)
 
+lint: export PATH := $(abspath $(BIN)):$(PATH)
 lint: $(VENV)/.for-test
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/cython-lint src
-	$(BIN)/codespell
+	ruff check
+	ruff format --check
+	cython-lint src
+	codespell
 
 bench: $(VENV)/.for-test
 	$(BIN)/python bench/verify.py $(ARGS)

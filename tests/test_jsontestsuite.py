@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastverify._core import Verifier, parse_json
 from signing import NOW, claims, make_key, sign
 
 from fastverify import errors
+from fastverify._core import Verifier, parse_json
 
 #: Valid JSON that row J5 refuses: duplicate member names.
 DUPLICATES = {
