@@ -65,7 +65,8 @@ class KeySet:
             ConfigError: Not a JWK set; no member can be used; or secrets stand beside public keys, so that whoever
                 publishes the set would disclose them (RFC 8725bis section 3.5).
         """
-        members = (_parse(jwks) if isinstance(jwks, str | bytes) else jwks).get("keys")
+        document: object = _parse(jwks) if isinstance(jwks, str | bytes) else jwks
+        members = document.get("keys") if isinstance(document, Mapping) else None
         if not isinstance(members, list | tuple):
             raise ConfigError("jwks", 'a JWK set is an object with a list "keys"')
         keys: list[Key] = []
@@ -89,7 +90,7 @@ class KeySet:
         Raises:
             ConfigError: Not such a PEM, a private key, or a key that must not be used with ``alg``.
         """
-        data = pem.encode() if isinstance(pem, str) else pem
+        data = pem.encode("utf-8", "replace") if isinstance(pem, str) else pem
         if b"PRIVATE KEY-----" in data:
             raise ConfigError("pem", "this is a private key; verifying needs only the public one")
         if data.count(b"-----BEGIN ") != 1:
@@ -148,8 +149,8 @@ class KeySet:
         return f"<KeySet of {len(self)}: {keys}>"
 
 
-def _parse(text: str | bytes) -> dict[str, Any]:
-    """A JSON object; no member name twice, for then two readers could see two key sets."""
+def _parse(text: str | bytes) -> object:
+    """A JSON document; no member name twice, for then two readers could see two key sets."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
@@ -157,14 +158,11 @@ def _parse(text: str | bytes) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        document = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text, object_pairs_hook=unique)
+        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text, object_pairs_hook=unique)
     except ConfigError:
         raise
     except (ValueError, RecursionError):
         raise ConfigError("jwks", "not JSON") from None
-    if not isinstance(document, dict):
-        raise ConfigError("jwks", "a JWK set is a JSON object")
-    return document
 
 
 def _name(position: int, member: object) -> str:
@@ -221,7 +219,7 @@ def _key_from_jwk(jwk: object, default_alg: str | None, ambiguous: set[str]) -> 
 def _curve_bytes(alg: str, curve: str) -> int:
     """The length of a coordinate on the curve that ``alg`` demands, which must be this one."""
     if _CURVES.get(alg) != curve:
-        raise ConfigError("alg", f"{alg} does not go with the curve {curve[:32]!r}")
+        raise ConfigError("alg", f"{alg[:32]!r} does not go with the curve {curve[:32]!r}")
     return _COORDINATE_BYTES[curve]
 
 

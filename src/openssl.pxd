@@ -13,7 +13,6 @@ cdef extern from *:
     typedef struct ossl_param_bld_st OSSL_PARAM_BLD;
     typedef struct bignum_st BIGNUM;
     typedef struct ossl_lib_ctx_st OSSL_LIB_CTX;
-    typedef struct engine_st ENGINE;
     """
     ctypedef struct EVP_MD
     ctypedef struct EVP_MD_CTX
@@ -23,7 +22,6 @@ cdef extern from *:
     ctypedef struct OSSL_PARAM_BLD
     ctypedef struct BIGNUM
     ctypedef struct OSSL_LIB_CTX
-    ctypedef struct ENGINE
 
 cdef extern:
     const char *OpenSSL_version(int what) nogil
@@ -38,11 +36,9 @@ cdef extern:
     EVP_MD_CTX *EVP_MD_CTX_new() nogil
     void EVP_MD_CTX_free(EVP_MD_CTX *ctx) nogil
     int EVP_MD_CTX_copy_ex(EVP_MD_CTX *out, const EVP_MD_CTX *template) nogil
-    int EVP_DigestInit_ex(EVP_MD_CTX *ctx, const EVP_MD *md, ENGINE *engine) nogil
+    int EVP_DigestInit_ex2(EVP_MD_CTX *ctx, const EVP_MD *md, const OSSL_PARAM *params) nogil
     int EVP_DigestUpdate(EVP_MD_CTX *ctx, const void *data, size_t length) nogil
     int EVP_DigestFinal_ex(EVP_MD_CTX *ctx, unsigned char *out, unsigned int *length) nogil
-    int EVP_Digest(const void *data, size_t length, unsigned char *out, unsigned int *out_length, const EVP_MD *md,
-                   ENGINE *engine) nogil
 
     # Keys from their numbers.
     BIGNUM *BN_bin2bn(const unsigned char *data, int length, BIGNUM *out) nogil

@@ -798,9 +798,10 @@ def test_secrets_and_public_keys_in_one_set_are_refused() -> None:
     [
         "", "null", "[]", "{}", '{"keys": {}}', '{"keys": null}', '{"keys": []}', '{"keys": "x"}', "{", b"\xff\xfe{}",
         "[" * 100_000, '{"keys": [], "keys": []}', '{"keys": [{"kty": "oct", "kty": "RSA"}]}', json.dumps(jwk()),
+        [jwk()], {"keys": jwk()}, None,
     ],
 )  # fmt: skip
-def test_what_is_no_jwk_set_is_refused(document: str | bytes) -> None:
+def test_what_is_no_jwk_set_is_refused(document: Any) -> None:
     with pytest.raises(ConfigError):
         KeySet.from_jwks(document)
 

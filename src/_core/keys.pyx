@@ -30,9 +30,8 @@ from openssl cimport (
     CRYPTO_memcmp,
     ERR_clear_error,
     ERR_peek_error,
-    EVP_Digest,
     EVP_DigestFinal_ex,
-    EVP_DigestInit_ex,
+    EVP_DigestInit_ex2,
     EVP_DigestUpdate,
     EVP_DigestVerify,
     EVP_DigestVerifyInit_ex,
@@ -154,13 +153,22 @@ cdef inline void clear_errors() noexcept nogil:
         ERR_clear_error()
 
 
+cdef bint start_digest(EVP_MD_CTX *ctx, const EVP_MD *md, const unsigned char *data, size_t length) noexcept nogil:
+    return ctx is not NULL and EVP_DigestInit_ex2(ctx, md, NULL) == 1 and EVP_DigestUpdate(ctx, data, length) == 1
+
+
+cdef bint whole_digest(const EVP_MD *md, const unsigned char *data, size_t length, unsigned char *out) noexcept nogil:
+    """The digest of the data in one step; False when out of memory."""
+    cdef EVP_MD_CTX *ctx = EVP_MD_CTX_new()
+    cdef bint done = start_digest(ctx, md, data, length) and EVP_DigestFinal_ex(ctx, out, NULL) == 1
+    EVP_MD_CTX_free(ctx)
+    clear_errors()
+    return done
+
+
 cdef int sha256(const unsigned char *data, size_t length, unsigned char *out32) noexcept nogil:
     """SHA-256 into 32 bytes; 1, or 0 when out of memory."""
-    cdef int done = EVP_Digest(data, length, out32, NULL, DIGESTS[0], NULL)
-    if done != 1:
-        clear_errors()
-        return 0
-    return 1
+    return whole_digest(DIGESTS[0], data, length, out32)
 
 
 cdef Algorithm algorithm_number(const char *name, size_t length) noexcept nogil:
@@ -385,7 +393,7 @@ cdef class Key:
             memcpy(block, secret, length)
             done = True
         else:
-            done = EVP_Digest(secret, length, block, NULL, self.md, NULL) == 1
+            done = whole_digest(self.md, secret, length, block)
         self.inner = EVP_MD_CTX_new()
         self.outer = EVP_MD_CTX_new()
         for i in range(size):
@@ -475,8 +483,7 @@ cdef class Key:
         cdef unsigned char der[MAX_DER]
         cdef size_t signature_length = self.signature_length
         if (
-            EVP_DigestInit_ex(context.digest, self.md, NULL) != 1
-            or EVP_DigestUpdate(context.digest, signing_input, length) != 1
+            not start_digest(context.digest, self.md, signing_input, length)
             or EVP_DigestFinal_ex(context.digest, digest, NULL) != 1
         ):
             return -1
@@ -540,7 +547,7 @@ cdef Key new_key(str algorithm, key_id, tuple families):
     name = algorithm.encode("utf-8", "replace")
     cdef Algorithm number = algorithm_number(name, len(name))
     if number == ALG_NONE:
-        raise ConfigError("alg", f"{algorithm!r} is not an algorithm of ours")
+        raise ConfigError("alg", f"{algorithm[:32]!r} is not an algorithm of ours")
     if (number - 1) // 3 not in families:
         raise ConfigError("alg", f"{algorithm} does not go with this kind of key")
     if key_id is not None:
@@ -559,10 +566,6 @@ cdef Key new_key(str algorithm, key_id, tuple families):
     key.md = DIGESTS[(number - 1) % 3]
     key.digest_length = DIGEST_LENGTH[(number - 1) % 3]
     return key
-
-
-cdef bint start_digest(EVP_MD_CTX *ctx, const EVP_MD *md, const unsigned char *data, size_t length) noexcept nogil:
-    return ctx is not NULL and EVP_DigestInit_ex(ctx, md, NULL) == 1 and EVP_DigestUpdate(ctx, data, length) == 1
 
 
 cdef size_t der_from_p1363(const unsigned char *signature, size_t half, unsigned char *out) noexcept nogil:
