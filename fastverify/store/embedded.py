@@ -67,7 +67,7 @@ class Server:
     """
 
     def __init__(self, directory: Path, *, binary: str | None = None) -> None:
-        self.directory = directory.absolute()
+        self.directory = directory.resolve()  # one directory, one name: it is a key below
         self.socket_path = str(self.directory / "socket")
         if len(os.fsencode(self.socket_path)) > _SOCKET_PATH_MAX:
             raise ConfigError(

@@ -253,6 +253,16 @@ def test_of_two_stores_in_a_process_the_last_to_close_stops_the_server(url, open
         second.close()
 
 
+def test_a_symbolic_link_to_the_directory_is_the_directory(url, opened, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    first, second = opened(), opened(f"embedded://{tmp_path}/link")
+    first.start()
+    second.start()
+    pid = server_pid(url)
+    first.close()
+    assert server_pid(url) == pid
+
+
 # --- it comes back ---
 
 

@@ -63,8 +63,8 @@ def test_unix_urls_are_understood(url, expected):
 @pytest.mark.parametrize(
     ("url", "directory"),
     [
-        ("embedded:///var/lib/app", "/var/lib/app"),
-        ("embedded:///var/lib/my%20app/", "/var/lib/my app"),
+        ("embedded:///srv/app", "/srv/app"),
+        ("embedded:///srv/my%20app/", "/srv/my app"),
         ("embedded://state/sessions", f"{Path.cwd()}/state/sessions"),
         ("embedded://.fastverify", f"{Path.cwd()}/.fastverify"),
     ],
@@ -81,7 +81,7 @@ def test_embedded_urls_name_a_directory_and_touch_nothing(url, directory):
         (f"redis://me:{SECRET}@[::1]", "redis://me@[::1]:6379/0"),
         (f"rediss://me:{SECRET}@h:1?ssl_check_hostname=true", "rediss://me@h:1/0"),
         (f"unix://me:{SECRET}@/run/redis.sock", "unix://me@/run/redis.sock?db=0"),
-        ("embedded:///var/lib/app", "embedded:///var/lib/app"),
+        ("embedded:///srv/app", "embedded:///srv/app"),
     ],
 )
 def test_the_url_of_a_store_has_no_password(url, safe):
