@@ -437,13 +437,18 @@ cdef int allocate_segment(Segment *segment, uint32_t entries) except -1:
     return 0
 
 
+# Making Python objects may set off the garbage collector, and with it code of anybody's that adds to this very table
+# and so frees what is being read. Both of these first copy the memory into bytes, the making of which sets off nothing.
+
 cdef list segment_entries(Segment *segment):
-    cdef list found = []
-    cdef Line *line
-    cdef uint32_t i
+    cdef bytes copy = (<const char *>segment.lines)[:segment.size * sizeof(Line)] if segment.size else b""
+    cdef const Line *lines = <const Line *><const char *>copy
+    cdef const Line *line
+    cdef size_t i
     cdef int place
-    for i in range(segment.size):
-        line = &segment.lines[i]
+    cdef list found = []
+    for i in range(<size_t>len(copy) // sizeof(Line)):
+        line = &lines[i]
         for place in range(LINE_PLACES):
             if line.kinds[place]:
                 entry = bytes((line.kinds[place],)) + line.targets[place][:16] + bytes(8)
@@ -451,8 +456,11 @@ cdef list segment_entries(Segment *segment):
     return found
 
 
-cdef list cutoff_entries(Cutoff *cutoffs, size_t count):
-    return [((<char *>cutoffs[i].entry)[:ENTRY_BYTES], cutoffs[i].expiry) for i in range(count)]
+cdef list cutoff_entries(const Cutoff *cutoffs, size_t count):
+    cdef bytes copy = (<const char *>cutoffs)[:count * sizeof(Cutoff)] if count else b""
+    cdef const Cutoff *cutoff = <const Cutoff *><const char *>copy
+    cdef size_t i
+    return [((<const char *>cutoff[i].entry)[:ENTRY_BYTES], cutoff[i].expiry) for i in range(count)]
 
 
 cdef uint32_t expiry_of(seconds) except? 0xFFFFFFFFU:
