@@ -1,4 +1,5 @@
-# cython: language_level=3, auto_pickle=False, embedsignature=True, embedsignature.format=clinic
+# cython: language_level=3, auto_pickle=False, binding=False
+# cython: embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The compiled core: verifies tokens. No policy of sessions, no store, no HTTP, no clock but the coarse one.
 
@@ -7,29 +8,26 @@ Theory of operation
 
 A token takes one of two ways through `Verifier.verify`.
 
-*Hot.* The token was verified before and lies in the verifier's cache. Its last sixteen bytes, mixed with a random seed, say
-where; the whole token is compared. What may have changed since is read again: the clock against ``exp``, ``nbf`` and ``iat``,
-the set of keys, the revocation table, and whether that table is still fresh. Nothing is allocated.
+*Hot.* The token was verified before and lies in the verifier's cache. Its last sixteen characters, mixed with a random
+seed, say where; the whole token is compared. What may have changed since is read again: the clock against ``exp``,
+``nbf`` and ``iat``, the set of keys, the revocation table, and whether that table is still fresh. Nothing is allocated.
 
 *Cold.* Each step is cheaper than those after it, and a token that fails goes no further::
 
-    size -> dots -> base64url -> header -> allow-list -> key by kid and alg -> signature -> JSON -> claims -> revoked? -> cache
-    `--------------- nothing is believed -------------------------------'     `------------ what the signer said ---------'
+    size -> dots -> base64url -> header -> allow-list -> key by kid and alg -> signature     nothing is believed
+         -> JSON -> claims -> revoked? -> cache                                              what the signer said
 
-Everything up to the signature works on the C stack and allocates nothing, so refusing garbage costs well under a microsecond
-and an exception. Claims are checked in the very buffer that was decoded from the signed bytes: there is no second parser that
-could see another payload. `Claims` keeps that buffer and makes Python objects of its parts when asked, afresh each time, which
-is what lets many callers share one cached object.
+Everything up to the signature works on the C stack and allocates nothing, so refusing garbage costs well under a
+microsecond and an exception. Claims are read from the very buffer that was decoded from the signed bytes: there is no
+second parser that could see another payload. `Claims` keeps that buffer and makes Python objects of its parts when
+asked, afresh each time, which is what lets many callers share one cached object.
 
-Refusals are numbers until the last moment (refusals.pyx); every way out of libcrypto leaves its error queue empty (keys.pyx).
+Refusals are numbers until the last moment (refusals.pyx). Every way out of libcrypto leaves its error queue empty
+(keys.pyx).
 
-Threads: all state is touched with the GIL held and only signature checks run without it. The module does not declare itself
-safe without a GIL, so an interpreter that has none takes it back for as long as this module is loaded.
+Threads: all state is touched with the GIL held, and only signature checks run without it. The module does not declare
+itself safe without a GIL, so an interpreter that has none takes it back for as long as this module is loaded.
 """
-
-cimport cython
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 include "_core/refusals.pyx"  # numbers to exceptions
 include "_core/base64url.pyx"  # strict decoding into a caller's buffer

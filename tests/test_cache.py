@@ -277,6 +277,9 @@ def test_staleness_is_read_at_every_call() -> None:
         verifier.verify(one, now=LATER)
     with pytest.raises(errors.InvalidSignature):
         verifier.verify(one[:-4] + "AAAA", now=NOW)
+    table.fresh_until = float("nan")
+    with pytest.raises(errors.StoreUnavailable):
+        verifier.verify(one, now=NOW)
     table.fresh_until = float("inf")
     assert verifier.verify(one, now=NOW) is kept
 

@@ -47,7 +47,7 @@ REFUSED: list[tuple[bytes, str]] = [
     (b'{,"a":1}', "json_syntax"),
     (b'{"a":1 "b":2}', "json_syntax"),
     (b'{"a"::1}', "json_syntax"),
-    (b'{"a":tru}', "json_syntax"),
+    (b'{"a":nope}', "json_syntax"),
     (b'{"a":True}', "json_syntax"),
     (b'{"a":nul', "json_syntax"),
     (b'{"a":truefalse}', "json_syntax"),

@@ -1,12 +1,21 @@
 # The cache of verified tokens: sets of four places, fixed in entries and in bytes.
 #
-# A token's place is decided by its last 16 characters, which are signature, mixed with a seed that is random for each cache.
-# That finds a candidate; what makes it a hit is the comparison of the whole token, for a shorter key would let one valid token
-# speak for another. Only tokens that verified get in, so nobody but a signer can fill it. There is no negative cache.
+# A token's place is decided by its last 16 characters, which are signature, mixed with a seed that is random for each
+# cache. That finds a candidate; what makes it a hit is the comparison of the whole token, for a shorter key would let
+# one valid token speak for another. Only tokens that verified get in, so nobody but a signer can fill it. There is no
+# negative cache.
 #
-# There are twice as many places as entries, so that a full set is rare. Where room is needed, entries that have expired go
-# first, then the one that expires soonest of a small neighbourhood: all tokens of one signer live equally long, so that is the
-# oldest one.
+# There are twice as many places as entries, so that a full set is rare. Where room is needed, entries that have expired
+# go first, then the one that expires soonest of a small neighbourhood: all tokens of one signer live equally long, so
+# that is the oldest one.
+
+cimport cython
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stdint cimport uint64_t
+from libc.string cimport memcmp, memcpy
+
+from openssl cimport ERR_clear_error, RAND_bytes
 
 cdef extern from *:
     """
@@ -29,7 +38,7 @@ cdef enum:
     WAYS = 4
     NEIGHBOURHOOD = 8  # sets that are looked at for something to evict
     KEY_BYTES = 16
-    ENTRY_OVERHEAD = 2 * 16 + 56 + 16 + 32  # two places, header of the token object, of the garbage collector, of malloc
+    ENTRY_OVERHEAD = 2 * 16 + 56 + 16 + 32  # two places; the headers of the str, of the collector and of malloc
 
 cdef struct Place:
     uint64_t hash
@@ -74,7 +83,6 @@ cdef class TokenCache:
         """The claims of this very token, borrowed, or NULL."""
         cdef uint64_t hash
         cdef Place *place
-        cdef Claims claims
         cdef int i
         if self.sets == 0 or size < KEY_BYTES:
             return NULL

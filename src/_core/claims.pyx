@@ -1,10 +1,16 @@
 # The claims set (RFC 7519 section 4): the object that callers hold, and the rules of type, time, issuer and audience.
 #
-# Absent, malformed and wrong are three findings and three reasons: a malformed claim is never treated as absent, required or
-# not. Times are compared as whole seconds against a given now; no sum of them can overflow, since a NumericDate above 2^53 - 1
-# is malformed.
+# Absent, malformed and wrong are three findings and three reasons: a malformed claim is never treated as absent,
+# required or not. Times are compared as whole seconds against a given now; no sum of them can overflow, since a
+# NumericDate above 2^53 - 1 is malformed.
 
 from collections.abc import Mapping
+
+cimport cython
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.string cimport memchr, memcmp, memcpy
+
+from fastverify.errors import ExpiredToken, ImmatureToken
 
 cdef extern from *:
     """
@@ -36,8 +42,8 @@ cdef long long LAST_DATE = 9007199254740991  # 2^53 - 1: what every JSON parser 
 cdef class Claims:
     """A claims set: a read-only mapping that decodes its members when asked, afresh each time.
 
-    Nested values belong to whoever asked for them, so callers who share one cached object cannot disturb each other. Made by
-    `Verifier.verify`; `parse_unverified` makes one that nobody has verified.
+    Nested values belong to whoever asked for them, so callers who share one cached object cannot disturb each other.
+    Made by `Verifier.verify`; `parse_unverified` makes one that nobody has verified.
     """
 
     cdef object given  # the token, a str or bytes
@@ -173,7 +179,7 @@ cdef class Claims:
     # Reading the payload.
 
     cdef int read(self, object given, Compact *compact) except -1:
-        """Take over token and payload of a compact form, parse the claims set and check the types of registered claims."""
+        """Take over a compact form's token and payload, parse the claims set, check the types of registered claims."""
         cdef int code
         if compact.payload_size == 0:
             raise refusal(EMPTY_PART, "token")
@@ -295,7 +301,7 @@ cdef class Claims:
     # What the revocation table knows this token by; each is worked out when first needed.
 
     cdef int read_handle(self) except -1:
-        """The 16 bytes of the UUID with which `sessionHandle` begins; whatever follows it, from "_" on, is the tenant's."""
+        """The 16 bytes of the UUID with which `sessionHandle` begins; what follows, from "_" on, is the tenant's."""
         cdef unsigned char plain[MAX_STRING]
         cdef size_t size
         self.check_text(HANDLE)

@@ -1,20 +1,22 @@
 # Strict JSON (RFC 8259), in two steps.
 #
-# scan() makes one pass without the GIL. It decides alone what is accepted: UTF-8 without byte order mark, one object at the
-# top, no member name twice in one object (names are compared after unescaping), no lone surrogates, at most 8 levels,
-# 128 members an object and 4 KiB a string or number, no number that a double cannot hold except integers, which stay exact.
-# On its way it notes where the members that the core must read itself lie.
+# scan() makes one pass without the GIL. It decides alone what is accepted: UTF-8 without byte order mark, one object at
+# the top, no member name twice in one object (names are compared after unescaping), no lone surrogates, at most 8
+# levels, 128 members an object and 4 KiB a string or number, no number that a double cannot hold except integers, which
+# stay exact. On its way it notes where the members that the core must read itself lie.
 #
 # build() and find() make Python objects out of a scanned document, when somebody asks, and check nothing again.
 #
-# A document is followed by JSON_PAD zero bytes. The zero ends every loop, since no grammar rule accepts it (control characters
-# are refused inside strings), so that no loop compares against the end; and strings are read 16 bytes at a time.
+# A document is followed by JSON_PAD zero bytes. The zero ends every loop, since no grammar rule accepts it (control
+# characters are refused inside strings), so that no loop compares against the end; and strings are read 16 bytes at a
+# time.
 
+cimport cython
 from cpython.dict cimport PyDict_SetItem
 from cpython.list cimport PyList_Append
-from cpython.long cimport PyLong_FromUnsignedLongLong
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from *:
     """
@@ -340,12 +342,12 @@ cdef inline bint is_digit(unsigned char byte) noexcept nogil:
     return c"0" <= byte <= c"9"
 
 
-# The digits of 2^1024 - 2^970: the least number that rounds to infinity, halfway above the largest double (whose significand is
-# odd, so the tie rounds away from it).
+# The digits of 2^1024 - 2^970: the least number that rounds to infinity, halfway above the largest double (whose
+# significand is odd, so the tie rounds away from it).
 cdef const char *FIRST_INFINITE = (
-    b"179769313486231580793728971405303415079934132710037826936173778980444968292764750946649017977587207096330286416692887910"
-    b"946555547851940402630657488671505820681908902000708383676273854845817711531764475730270069855571366959622842914819860834"
-    b"936475292719074168444365510704342711559699508093042880177904174497792"
+    b"1797693134862315807937289714053034150799341327100378269361737789804449682927647509466490179775872070963"
+    b"3028641669288791094655554785194040263065748867150582068190890200070838367627385484581771153176447573027"
+    b"0069855571366959622842914819860834936475292719074168444365510704342711559699508093042880177904174497792"
 )
 cdef enum:
     INFINITE_DIGITS = 309
@@ -520,7 +522,10 @@ cdef int scan(const unsigned char *text, size_t size, Names names, Member *found
     cdef unsigned char opening
     if p[0] != c"{":
         return NOT_OBJECT
-    memset(found, 0, (CLAIMS_NOTED if names == CLAIM_NAMES else HEADER_NOTED if names == HEADER_NAMES else 0) * sizeof(Member))
+    if names == CLAIM_NAMES:
+        memset(found, 0, CLAIMS_NOTED * sizeof(Member))
+    elif names == HEADER_NAMES:
+        memset(found, 0, HEADER_NOTED * sizeof(Member))
     s.text = text
     s.names = names
     s.error = FINE
@@ -603,7 +608,7 @@ cdef int scan(const unsigned char *text, size_t size, Names names, Member *found
             return FINE if p == text + size else TRAILING_DATA
 
 
-# --- Python objects out of a scanned document --------------------------------------------------------------------------------
+# --- Python objects out of a scanned document ---
 
 cdef inline object ascii_text(const unsigned char *p, Py_ssize_t size):
     cdef object text = PyUnicode_New(size, 127)
@@ -622,12 +627,13 @@ cdef object string_value(const unsigned char *p, Py_ssize_t size, int flags):
     return ascii_text(p, size)
 
 
-# Member names come again with every token, so the latest str of each is kept: a fixed table, looked up by the name's head.
+# Member names come again with every token, so the latest str of each is kept: a fixed table, looked up by the name's
+# head.
 cdef enum:
     KEPT_BITS = 9
     KEPT_SIZE = 24
 cdef PyObject *kept_names[1 << KEPT_BITS]
-cdef object kept_names_guard = object()  # its lock guards the table in free-threaded builds; with a GIL it costs nothing
+cdef object kept_names_guard = object()  # its lock guards the table where there is no GIL
 
 
 cdef object name_value(const unsigned char *p, Py_ssize_t size, int flags):
@@ -781,9 +787,9 @@ cdef list names_of(const unsigned char *p):
 def parse_json(bytes data not None):
     """Parse one strict JSON object, exactly as claims sets are parsed.
 
-    Strict means RFC 8259 and more: UTF-8 without byte order mark; no member name twice in one object; no lone surrogates; at
-    most 8 levels, 128 members an object, 4 KiB a string or number, 16 KiB in all; no number beyond the range of a double
-    except integers, whose value is exact.
+    Strict means RFC 8259 and more: UTF-8 without byte order mark; no member name twice in one object; no lone
+    surrogates; at most 8 levels, 128 members an object, 4 KiB a string or number, 16 KiB in all; no number beyond the
+    range of a double except integers, whose value is exact.
 
     Raises:
         MalformedToken: with the ``reason``.

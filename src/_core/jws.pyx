@@ -1,11 +1,16 @@
 # JWS compact serialization (RFC 7515 sections 3.1 and 7.1) up to the signature.
 #
-# The order is fixed: size, dots, strict base64url of all three parts, header, allow-list, key by kid and alg, signature. Nothing
-# in a token chooses an algorithm: a key is bound to one, and the header must name it.
+# The order is fixed: size, dots, strict base64url of all three parts, header, allow-list, key by kid and alg,
+# signature. Nothing in a token chooses an algorithm: a key is bound to one, and the header must name it.
 #
-# Headers repeat: one signer puts the same first segment on every token. A KeyRing therefore remembers the segments of tokens
-# whose signature has passed, each with the key that it led to, and the next token's header is one memcmp. Only after the
-# signature, and only HEADERS_KEPT of them: nobody but a signer can put anything there.
+# Headers repeat: one signer puts the same first segment on every token. A KeyRing therefore remembers the segments of
+# tokens whose signature has passed, each with the key that it led to, and the next token's header is one memcmp. Only
+# after the signature, and only HEADERS_KEPT of them: nobody but a signer can put anything there.
+
+cimport cython
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.ref cimport PyObject
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 cdef enum:
     MAX_TOKEN = 16384  # hard limit; the default of max_token_bytes is half of it
@@ -24,7 +29,7 @@ cdef struct Compact:
     size_t signing_size  # of both segments and the dot between them
     size_t payload_size  # of the decoded payload
     size_t signature_size  # of the decoded signature
-    unsigned char signature[MAX_SIGNATURE + 4]
+    unsigned char signature[MAX_SIGNATURE + 2 + BASE64URL_SLACK]
     unsigned char payload[MAX_PAYLOAD + JSON_PAD]
 
 cdef struct Text:  # a short string of the header, unescaped
@@ -108,7 +113,7 @@ cdef inline bint short_text(const unsigned char *document, const Member *member,
 
 cdef int read_header(const unsigned char *segment, size_t size, Header *header) noexcept nogil:
     """Decode and parse a protected header (RFC 7515 section 4.1); returns a Refusal."""
-    cdef unsigned char document[MAX_HEADER + 4 + JSON_PAD]
+    cdef unsigned char document[MAX_HEADER + JSON_PAD]
     cdef Member found[HEADER_NOTED]
     cdef Py_ssize_t decoded
     cdef int code, i
@@ -120,7 +125,8 @@ cdef int read_header(const unsigned char *segment, size_t size, Header *header) 
     code = scan(document, decoded, HEADER_NAMES, found)
     if code != FINE:
         return code
-    # Parameters that change what is verified or point to keys elsewhere: refused whatever their value (RFC 8725 section 3).
+    # Parameters that change what is verified or point to keys elsewhere: refused whatever their value (RFC 8725 section
+    # 3).
     for i in range(CRIT, HEADER_NOTED):
         if found[i].kind != ABSENT:
             header.unsupported = i
@@ -146,7 +152,7 @@ cdef object header_refusal(int code, const Header *header):
 
 
 cdef Py_ssize_t media_type(unsigned char *text, Py_ssize_t size) noexcept nogil:
-    """Bring a typ into the form in which types are compared: lower case, without "application/" (RFC 7515 section 4.1.9)."""
+    """Bring a typ into comparable form: lower case, without "application/" (RFC 7515 section 4.1.9)."""
     cdef Py_ssize_t i
     for i in range(size):
         if c"A" <= text[i] <= c"Z":
@@ -157,7 +163,7 @@ cdef Py_ssize_t media_type(unsigned char *text, Py_ssize_t size) noexcept nogil:
     return size
 
 
-# --- keys --------------------------------------------------------------------------------------------------------------------
+# --- keys ---
 
 cdef struct Slot:  # one key as tokens name it
     PyObject *key
@@ -258,7 +264,9 @@ cdef class KeyRing:
         if typed and not good_type:
             raise claim_refusal("typ", "mismatch", "is missing or of another kind of token")
         # The caller holds a reference to this ring, the ring one to the key; the buffers are the caller's.
-        code = (<Key>slot.key).check(compact.text, compact.signing_size, compact.signature, compact.signature_size, release_gil)
+        code = (<Key>slot.key).check(
+            compact.text, compact.signing_size, compact.signature, compact.signature_size, release_gil
+        )
         if code != 1:
             if code < 0:
                 raise MemoryError

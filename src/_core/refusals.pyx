@@ -1,19 +1,7 @@
 # Why a token is refused: the parsers return a number, and one function makes the exception that belongs to it.
 # Numbers cost nothing, can be returned without the GIL, and keep the words in one place.
 
-from fastverify.errors import (
-    ConfigError,
-    ExpiredToken,
-    ImmatureToken,
-    InvalidClaim,
-    InvalidSignature,
-    InvalidToken,
-    MalformedToken,
-    RevokedToken,
-    StoreUnavailable,
-    UnknownKey,
-    UnsupportedToken,
-)
+from fastverify.errors import InvalidClaim, InvalidSignature, MalformedToken, UnknownKey, UnsupportedToken
 
 cdef enum Refusal:
     FINE

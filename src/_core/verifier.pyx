@@ -5,6 +5,10 @@ import threading
 from collections import namedtuple
 
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport PyObject
+from libc.string cimport memcpy
+
+from fastverify.errors import ConfigError, InvalidToken, RevokedToken, StoreUnavailable
 
 cdef extern from *:
     """
@@ -15,8 +19,11 @@ cdef extern from *:
     #else
     #define FV_WALL CLOCK_REALTIME
     #endif
-    #ifdef CLOCK_MONOTONIC_COARSE
+    /* The clock of time.monotonic(). */
+    #if defined(CLOCK_MONOTONIC_COARSE)
     #define FV_MONOTONIC CLOCK_MONOTONIC_COARSE
+    #elif defined(__APPLE__)
+    #define FV_MONOTONIC CLOCK_UPTIME_RAW
     #else
     #define FV_MONOTONIC CLOCK_MONOTONIC
     #endif
@@ -36,7 +43,7 @@ cdef extern from *:
     double fv_monotonic() noexcept nogil
 
 CacheInfo = namedtuple("CacheInfo", ("hits", "misses", "size", "capacity", "bytes"), module="fastverify._core")
-CacheInfo.__doc__ = "What a verifier's cache did and holds: lookups that hit and missed, entries now and at most, bytes that they take."
+CacheInfo.__doc__ = "What a verifier's cache did and holds: hits, misses, entries now and at most, and their bytes."
 
 cdef tuple REVOKED_KINDS = (None, "session", "token", "key", "tenant", "all")
 
@@ -65,16 +72,16 @@ cdef class Verifier:
         keys: any iterable of `Key`, a `KeySet` for instance. No two may share both algorithm and key id.
         issuer: the only ``iss`` that is accepted, compared exactly; None accepts any.
         audience: one or several, of which ``aud`` must name one; None leaves ``aud`` to the caller.
-        typ: the ``typ`` of the header that is accepted, or a tuple of them; media-type rule (RFC 7515 section 4.1.9): case does
-            not matter, nor whether "application/" stands before it.
+        typ: the ``typ`` of the header that is accepted, or a tuple of them; media-type rule (RFC 7515 section 4.1.9):
+            case does not matter, nor whether "application/" stands before it.
         leeway: seconds, 0 to 60, granted to ``exp``. ``nbf`` and ``iat`` are granted 5, or this if it is more.
         cache_size: how many verified tokens are remembered; 0 for none.
         cache_bytes: how much memory they may take.
         max_token_bytes: longer tokens are refused unread; at most 16384.
-        release_gil: whether asymmetric signature checks run without the GIL. "auto": in every thread but the main one, and in
-            `verify_many`. The main thread usually runs an event loop, which would wait out the switch interval (5 ms) for the
-            GIL whenever another thread computes; a pool thread is there so that others can go on.
-        fast_crypto: whether faster verification through libcrypto's lower-level functions may be used where there is one.
+        release_gil: whether asymmetric signature checks run without the GIL. "auto": in every thread but the main one,
+            and in `verify_many`. The main thread usually runs an event loop, which would wait out the switch interval
+            (5 ms) for the GIL whenever another thread computes; a pool thread is there so that others can go on.
+        fast_crypto: whether faster checks through libcrypto's lower-level functions may be used where there are any.
         revocations: the table that is consulted at every call.
 
     Raises:
@@ -161,7 +168,7 @@ cdef class Verifier:
         return results
 
     def verify_jws(self, token) -> bytes:
-        """The layer below: verify header and signature only (RFC 7515 section 5.2) and return the payload, whatever it is.
+        """Verify header and signature only (RFC 7515 section 5.2), and return the payload, whatever it is.
 
         ``typ``, claims and revocations are not looked at and nothing is cached.
 
@@ -182,7 +189,7 @@ cdef class Verifier:
         return compact.payload[:compact.payload_size]
 
     def replace_keys(self, keys) -> None:
-        """Use another set of keys from now on, in one step. Cached tokens of keys that are not among them count no more.
+        """Use another set of keys from now on, in one step. Cached tokens of all other keys count no more.
 
         Raises:
             ConfigError: two keys share algorithm and key id.
@@ -270,7 +277,7 @@ cdef class Verifier:
         return 0
 
     cdef int check_fresh(self) except -1:
-        if fv_monotonic() > self.revocations.fresh_until:
+        if not fv_monotonic() <= self.revocations.fresh_until:  # a NaN is stale
             if not self.revocations.allow_stale:
                 raise StoreUnavailable("the revocations known here are too old to be trusted")
             self.revocations.stale_served += 1
@@ -318,10 +325,10 @@ cdef long long instant(now) except -1:
     return <long long>now
 
 
-# --- settings ----------------------------------------------------------------------------------------------------------------
+# --- settings ---
 
 cdef tuple distinct_keys(keys, tuple former):
-    """The keys, each once. One that equals a former key is replaced by it, so that its prepared state and its cached tokens stay."""
+    """The keys, each once. Where a key equals a former one, that one stays: prepared, and with its cached tokens."""
     cdef dict known = {key: key for key in former}
     cdef dict chosen = {}
     for key in keys:
