@@ -40,7 +40,8 @@ lint: $(VENV)/.for-test
 bench: $(VENV)/.for-test
 	$(BIN)/python bench/verify.py $(ARGS)
 
-wheel: $(VENV)/.for-test
+wheel: | $(BIN)/python
+	@$(PIP) install --quiet build
 	$(BIN)/python -m build
 
 clean:

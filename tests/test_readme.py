@@ -71,6 +71,12 @@ def test_every_setting_is_documented_with_its_default() -> None:
     assert not documented
 
 
+def test_every_variable_that_the_command_reads_is_documented() -> None:
+    read = set(re.findall(r'envvar="(FASTVERIFY_\w+)"', (ROOT / "fastverify/service/commands.py").read_text("utf-8")))
+    documented = set(re.findall(r"`(FASTVERIFY_\w+)`", (ROOT / "docs/configuration.md").read_text("utf-8")))
+    assert read and read == documented
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):

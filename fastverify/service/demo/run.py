@@ -1,8 +1,8 @@
 """The demo's process tree: this process holds the site, its children are the store and the session service.
 
 Everything is a context manager on one stack, so that Ctrl-C at any moment takes down what was already up, in the
-opposite order. The session service also stops by itself when its standard input ends, and the embedded store when its
-last parent is gone: a killed demo leaves nothing behind.
+opposite order. The session service also stops by itself when its standard input ends, and the embedded store when the
+process that started it is gone: a killed demo leaves no process behind.
 """
 
 from __future__ import annotations
