@@ -1,7 +1,7 @@
 """Runs calls on a store, blocking or under asyncio, and turns every fault into StoreUnavailable.
 
 Redis-py's connections do the talking: protocol, TLS, timeouts. Its clients and pools are not used, because three rules
-must hold that they do not keep (revocation.md, F11 and F12):
+must hold that they keep only in part (revocation.md, F11 and F12):
 
 1. Nothing is sent twice. A lost reply does not mean that a script has not run, and to run a rotation twice is to accuse
    an honest client of theft. What is sent again is a call that was answered with NOSCRIPT: that one has not run.
@@ -10,8 +10,7 @@ must hold that they do not keep (revocation.md, F11 and F12):
 3. Waiting is bounded, for a free connection too, and giving one back never waits: a caller that is cancelled at that
    moment cannot take the connection along.
 
-What is said to the server is written once, as a *talk*: a generator that yields lists of commands and is sent lists of
-replies, all on one connection. ``Store`` and ``AsyncStore`` are two ways to hold one.
+What is said to the server is written once (talks.py); ``Store`` and ``AsyncStore`` are two ways to hold a talk.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from redis.asyncio.connection import Connection as AsyncTcp
@@ -35,12 +34,13 @@ from redis.connection import AbstractConnection as Connection
 from redis.connection import Connection as Tcp
 from redis.connection import SSLConnection as Tls
 from redis.connection import UnixDomainSocketConnection as Unix
-from redis.exceptions import DataError, MaxConnectionsError, NoScriptError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import DataError, MaxConnectionsError, RedisError, ResponseError
 from redis.retry import Retry
 
 from ..errors import ConfigError, StoreUnavailable
-from .calls import Call, Flow, T, script
+from .calls import Call, Flow, T
+from .faults import FAULTS, unavailable
+from .talks import Command, Talk, check_requirements, run_scripts
 
 # Revocation.md, F11, in seconds: the longest wait for a free connection, for one to be made, for a reply, for it all.
 ACQUIRE_SECONDS = 0.05
@@ -49,19 +49,10 @@ COMMAND_SECONDS = 0.5
 TOTAL_SECONDS = 2.0
 #: Connections of one store in one process (of an AsyncStore: in one event loop).
 CONNECTIONS = 32
-#: The oldest server whose scripts can carry flags, which ``allow-oom`` is.
-MINIMUM_VERSION = 7
 
 #: What all connections have in common. RESP2: plain replies, and no messages that nobody asked for.
 _COMMON = {"protocol": 2, "decode_responses": False, "health_check_interval": 0, "driver_info": None}
 _CLASSES: dict[str, tuple[Any, Any]] = {"tcp": (Tcp, AsyncTcp), "tls": (Tls, AsyncTls), "unix": (Unix, AsyncUnix)}
-
-#: What can go wrong on the way. (A host name that IDNA cannot encode is a UnicodeError.)
-_FAULTS = (RedisError, OSError, UnicodeError)
-
-Command: TypeAlias = tuple[str | bytes | int, ...]
-#: A conversation on one connection: yields commands, is sent the replies; one that is an error is a ResponseError.
-Talk: TypeAlias = Generator[Sequence[Command], list[Any], T]
 
 
 class LocalServer(Protocol):
@@ -100,99 +91,6 @@ class Limits:
                 raise ConfigError(
                     name, "must be greater than 0" if name != "connections" else "must be a whole number from 1"
                 )
-
-
-# --- what is said ---
-
-
-def _scripts(calls: Sequence[Call]) -> Talk[list[Any]]:
-    """Run scripts by digest, and those that the server has not got once more by their text (so, out of order)."""
-    replies = yield [("EVALSHA", script(call.script).sha1, 1, call.tag, *call.args) for call in calls]
-    unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-    if unknown:
-        texts = [("EVAL", script(calls[n].script).text, 1, calls[n].tag, *calls[n].args) for n in unknown]
-        for n, reply in zip(unknown, (yield texts), strict=True):
-            replies[n] = reply
-    return _without_errors(replies)
-
-
-def _requirements() -> Talk[None]:
-    """Refuse a server that is too old, or that would evict revocations to make room (revocation.md, F9)."""
-    # Not CONFIG GET, which managed servers forbid. One section a command: Redis 6 takes no more.
-    server, memory = (_info(text) for text in _without_errors((yield [("INFO", "server"), ("INFO", "memory")])))
-    version = server.get("redis_version", "")
-    if not version.partition(".")[0].isdigit() or int(version.partition(".")[0]) < MINIMUM_VERSION:
-        raise ConfigError(
-            "store", f"the server is Redis {version or '(unknown)'}; it must be Redis 7.0 or later, or Valkey"
-        )
-    policy = memory.get("maxmemory_policy", "")
-    if policy != "noeviction":
-        raise ConfigError(
-            "store",
-            f"the server's maxmemory-policy is {policy or '(unknown)'}: short of memory, it would drop revocations and "
-            "revoked tokens would work again. Set maxmemory-policy to noeviction, in the server's configuration file "
-            "and, until it is restarted, by CONFIG SET",
-        )
-
-
-def _info(reply: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in reply.decode("utf-8", "replace").splitlines())
-    return {name: value for name, colon, value in lines if colon}
-
-
-def _without_errors(replies: list[Any]) -> list[Any]:
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise reply
-    return replies
-
-
-# --- what faults mean ---
-
-#: First word of an error reply -> what it means, and the seconds after which to try again. (Revocation.md, F10.)
-_MEANINGS: dict[str, tuple[str, int]] = {
-    # Another node is the right one now.
-    "READONLY": ("is a replica", 1),
-    "MOVED": ("does not hold this shard", 1),
-    "ASK": ("does not hold this shard", 1),
-    # The same node, in a moment.
-    "LOADING": ("is loading its data", 1),
-    "TRYAGAIN": ("is moving this shard", 1),
-    "CLUSTERDOWN": ("has lost part of its cluster", 1),
-    "MASTERDOWN": ("has lost its primary", 1),
-    # It runs, and cannot do this.
-    "OOM": ("is out of memory", 5),
-    "MISCONF": ("cannot write its files", 5),
-    "NOREPLICAS": ("has too few replicas to accept a write", 5),
-    # Somebody has to do something about it.
-    "NOAUTH": ("wants credentials", 30),
-    "WRONGPASS": ("refuses the credentials", 30),
-    "NOPERM": ("does not permit this user to do it", 30),
-    "BUSY": ("is busy with a script that does not end", 30),
-}
-
-
-def unavailable(error: Exception, url: str) -> StoreUnavailable:
-    """What callers are told of a fault; to be raised from ``error``, out of which anything secret is taken."""
-    _forget_arguments(error)
-    if isinstance(error, MaxConnectionsError):
-        return StoreUnavailable(f"the store {url} has no free connection")
-    if isinstance(error, RedisTimeoutError | TimeoutError):
-        return StoreUnavailable(f"the store {url} did not answer in time")
-    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    if code in _MEANINGS:
-        words, seconds = _MEANINGS[code]
-        return StoreUnavailable(f"the store {url} {words} ({code})", retry_after=seconds)
-    if isinstance(error, ResponseError):
-        return StoreUnavailable(f"the store {url} refused the call")
-    return StoreUnavailable(f"the store {url} cannot be reached")
-
-
-def _forget_arguments(error: Exception) -> None:
-    """A server that does not know a command quotes it in the error, arguments and all."""
-    message = str(error)
-    if "with args beginning with" in message:
-        error.args = (message.partition(", with args beginning with")[0],)
 
 
 def _packed(connection: Connection | AsyncConnection, commands: Sequence[Command]) -> list[bytes]:
@@ -239,7 +137,7 @@ class Store:
         if self._server is not None:
             self._server.ensure()
         if not self._checked:
-            self._hold(_requirements())
+            self._hold(check_requirements())
             self._checked = True
 
     def run(self, call: Call) -> Any:
@@ -256,7 +154,7 @@ class Store:
         Raises:
             StoreUnavailable: any of them failed. Each may have run or not.
         """
-        return self._hold(_scripts(calls)) if calls else []
+        return self._hold(run_scripts(calls)) if calls else []
 
     def open_async(self) -> AsyncStore:
         """The same store for one event loop. No I/O happens here, nor is a server started: that is for ``start``."""
@@ -281,7 +179,7 @@ class Store:
                         commands = talk.send(replies)
                     except StopIteration as end:
                         return end.value  # type: ignore[no-any-return]
-        except _FAULTS as error:
+        except FAULTS as error:
             raise unavailable(error, self.url) from error
 
     def _new_pool(self, closed: bool = False) -> _Pool:
@@ -401,7 +299,7 @@ class AsyncStore:
 
     async def run_many(self, calls: Sequence[Call]) -> list[Any]:
         """As ``Store.run_many``."""
-        return await self._hold(_scripts(calls)) if calls else []
+        return await self._hold(run_scripts(calls)) if calls else []
 
     async def aclose(self) -> None:
         """Close the connections. Calls that are under way end as they would have."""
@@ -419,7 +317,7 @@ class AsyncStore:
                         commands = talk.send(replies)
                     except StopIteration as end:
                         return end.value  # type: ignore[no-any-return]
-        except _FAULTS as error:
+        except FAULTS as error:
             raise unavailable(error, self.url) from error
 
     def _pool_of_this_loop(self) -> _AsyncPool:

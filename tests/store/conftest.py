@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fix_stores import PATIENT, WAIT
 
-from fastverify.store import AsyncStore, Call, Flow, Store, drive, drive_async, driver, open_store
+from fastverify.store import AsyncStore, Call, Flow, Store, drive, drive_async, open_store, talks
 from fastverify.store.calls import Script
 
 
@@ -31,7 +31,7 @@ class NewCall(Protocol):
 def call(monkeypatch: pytest.MonkeyPatch, unique_prefix: str) -> NewCall:
     """A call of a script that the test writes itself; all of them on the tag ``{unique_prefix}``."""
     scripts: dict[str, Script] = {}
-    monkeypatch.setattr(driver, "script", scripts.__getitem__)
+    monkeypatch.setattr(talks, "script", scripts.__getitem__)
 
     def new(text: str, *args: str | bytes | int) -> Call:
         encoded = text.encode()
