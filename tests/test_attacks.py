@@ -562,6 +562,23 @@ def test_j7_type_is_required() -> None:
     refuse(verifier_of(key), sign({"alg": "ES256", "kid": key.kid}, None, key), errors.InvalidClaim)
 
 
+def test_j7_a_header_is_judged_the_same_when_it_comes_again() -> None:
+    """Verifiers remember headers; what they remember must not be more than what they found."""
+    keys = make_key("ES256"), make_key("HS256")
+    verifier = verifier_of(*keys)
+    headers = [header(key, typ=typ, n=n) for key in keys for typ in ("JWT", "at+jwt") for n in range(20)]
+    for _ in range(3):
+        for head in headers:
+            key = keys[head["alg"] == "HS256"]
+            token, stranger = sign(head, None, key), sign(head, None, make_key(key.algorithm, "stranger"))
+            refuse(verifier, stranger, errors.InvalidSignature if head["typ"] == "JWT" else errors.InvalidClaim)
+            assert verifier.verify_jws(token) == json.dumps(claims(), separators=(",", ":")).encode()
+            if head["typ"] == "JWT":
+                assert accept(verifier, token) == claims()
+            else:
+                refuse(verifier, token, errors.InvalidClaim)
+
+
 def test_j7_a31_other_kinds_of_token_are_refused() -> None:
     key = make_key("ES256")
     kinds = {kind: sign(header(key, typ=kind), None, key) for kind in ("JWT", "at+jwt", "rt+jwt", "id+jwt")}

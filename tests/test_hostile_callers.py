@@ -88,16 +88,15 @@ def test_entries_are_sound_while_the_table_grows_under_them(collector: list[obje
     table = RevocationTable()
     first = entries(3000)
     table.add_many(first, LATER)
-    cuts = [b"\5" + bytes(16) + number.to_bytes(8, "big") for number in range(40)]
-    for cut in cuts[:3]:
-        table.add(cut, LATER)
-    packed = [entries(20_000) for _ in range(3)]
-    collector += [lambda chunk=chunk: table.add_many(chunk, LATER) for chunk in packed]
-    collector += [lambda: table.add_many(b"".join(cuts), LATER)]
-    found = [entry for entry, expiry in table.entries() if expiry == LATER]
+    cuts = b"".join(b"\5" + bytes(16) + number.to_bytes(8, "big") for number in range(200))
+    table.add_many(cuts[:75], LATER)
+    packed = [entries(20_000) for _ in range(12)]
+    iterator = table.entries()
+    collector += [lambda chunk=chunk: table.add_many(chunk, LATER) for chunk in (cuts, *packed)]
+    found = [entry for entry, expiry in iterator if expiry == LATER]
     assert collector == []
     assert len(found) == len(set(found))
-    known = {chunk[at : at + 25] for chunk in (first, *packed, b"".join(cuts)) for at in range(0, len(chunk), 25)}
+    known = {chunk[at : at + 25] for chunk in (first, cuts, *packed) for at in range(0, len(chunk), 25)}
     assert known >= set(found) >= {first[at : at + 25] for at in range(0, len(first), 25)}
 
 
