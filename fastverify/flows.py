@@ -178,8 +178,10 @@ def create(
 ) -> Flow[Outcome[Issued]]:
     """Start a session; see ``Sessions.create``."""
     config = authority.config
-    if not isinstance(user_id, str) or not 0 < len(user_id) <= _MAX_USER_ID:
-        raise ValueError(f"user_id must be a str of 1 to {_MAX_USER_ID} characters")
+    login_id = user_id if login_id is None else login_id
+    for name, value in (("user_id", user_id), ("login_id", login_id)):
+        if not isinstance(value, str) or not 0 < len(value) <= _MAX_USER_ID:
+            raise ValueError(f"{name} must be a str of 1 to {_MAX_USER_ID} characters")
     if not isinstance(tenant, str) or not _TENANT.fullmatch(tenant):
         raise ValueError("tenant must be 1 to 64 letters, digits, '.', '_' or '-', and start with a letter or digit")
     absolute = _span("lifetime", lifetime, config.absolute_lifetime)
@@ -188,7 +190,7 @@ def create(
     draft = Record(
         handle=authority.placement.handle(user_id, random(16)),
         user_id=user_id,
-        login_id=user_id if login_id is None else login_id,
+        login_id=login_id,
         tenant=tenant,
         secret=random(SECRET_BYTES),
         key_id=keys.key_id,

@@ -158,8 +158,11 @@ async def test_a_payload_that_no_verifier_would_accept_is_refused_before_anythin
 async def test_arguments_that_cannot_be_used_are_refused(life: Facade, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         await life.create("user-1", **options)
-    with pytest.raises(ValueError):
-        await life.create("")
+    for user in ("", "u" * 257, "\ud800", 7, None):
+        with pytest.raises(ValueError):
+            await life.create(user)
+        with pytest.raises(ValueError):
+            await life.create("user-1", login_id=user or "")
 
 
 async def test_session_data_stays_on_the_server(life: Facade) -> None:
