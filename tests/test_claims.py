@@ -264,7 +264,7 @@ def test_it_is_a_read_only_mapping(verified: Claims) -> None:
 def test_what_is_absent_is_absent(verified: Claims, name: str) -> None:
     assert name not in verified
     assert verified.get(name) is None
-    assert verified.get(name, 7) == 7
+    assert verified.get(name, 7) == verified.get(name, default=7) == 7
     with pytest.raises(KeyError) as caught:
         verified[name]
     assert caught.value.args == (name,)

@@ -29,6 +29,7 @@ cdef extern from "Python.h":
     bint PyBytes_Check(object value)
     char *PyBytes_AS_STRING(object value)
     Py_ssize_t PyBytes_GET_SIZE(object value)
+    object PyBytes_FromStringAndSize(const char *value, Py_ssize_t size)
 
 cdef enum:
     NBF_LEEWAY = 5  # seconds, for nbf and iat; a larger leeway replaces it
@@ -107,7 +108,7 @@ cdef class Claims:
         cdef const unsigned char *cursor = skip_blanks(self.document())
         return build(&cursor)
 
-    def get(self, name, default=None, /):
+    def get(self, name, /, default=None):
         """The member's value, or the default."""
         cdef const unsigned char *value = self.look_up(name)
         return default if value == NULL else build(&value)
@@ -359,8 +360,10 @@ cdef bint read_uuid(const unsigned char *text, unsigned char *out) noexcept nogi
 
 
 cdef object plain_token(object token):
-    """An exact str or bytes with the characters of one of a subclass."""
-    return str.__str__(token) if isinstance(token, str) else bytes(token)
+    """An exact str or bytes with the characters of one of a subclass, of whose methods none is called."""
+    if PyUnicode_Check(token):
+        return str.__str__(token)
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(token), PyBytes_GET_SIZE(token))
 
 
 cdef inline bint text_of(object token, const unsigned char **text, size_t *size) except? False:

@@ -28,10 +28,11 @@ cdef extern from *:
     #define FV_MONOTONIC CLOCK_MONOTONIC
     #endif
 
-    /* A few nanoseconds each; behind the fine clocks by a timer tick at most. */
+    /* A few nanoseconds each; behind the fine clocks by a timer tick at most. Should one fail, every token has expired
+       and all that is known is stale. */
     static inline long long fv_seconds(void) {
         struct timespec t;
-        return clock_gettime(FV_WALL, &t) ? -1 : t.tv_sec;
+        return clock_gettime(FV_WALL, &t) ? INT64_MAX : t.tv_sec;
     }
 
     static inline double fv_monotonic(void) {
@@ -318,11 +319,16 @@ def parse_unverified(token, *, max_token_bytes=DEFAULT_MAX_TOKEN):
 
 cdef long long instant(now) except -1:
     """Whole seconds of a `now` that was given; comparing with integers, the fraction never matters."""
+    cdef double seconds
     if isinstance(now, bool) or not isinstance(now, (int, float)):
         raise TypeError("now must be an int or float")
-    if not 0 <= now <= LAST_DATE:
+    try:
+        seconds = now  # exact up to 2^53, which is as far as it may go
+    except OverflowError:
+        seconds = NEVER
+    if not 0 <= seconds <= LAST_DATE:
         raise ValueError("now must be seconds since 1970")
-    return <long long>now
+    return <long long>seconds
 
 
 # --- settings ---
