@@ -400,6 +400,15 @@ def test_the_expired_go_first() -> None:
     assert verifier.cache_info().hits - hits >= kept - 4
 
 
+def test_all_the_expired_nearby_go_when_room_is_needed() -> None:
+    verifier = make(cache_size=64)
+    for token in tokens(200, exp=NOW + 10):
+        verifier.verify(token, now=NOW)
+    before = verifier.cache_info().size
+    verifier.verify(sign(None, claims(jti="new"), KEY), now=NOW + 10)
+    assert verifier.cache_info().size < before - 4
+
+
 def test_forgotten_claims_are_freed_at_once_though_their_memo_refers_to_them() -> None:
     class Memo:
         pass
