@@ -283,6 +283,24 @@ def test_an_adopted_token_is_not_rotated_before_the_hold_ends(lab: Lab) -> None:
     assert lab.refresh(child.refresh_token).refresh_token_changed
 
 
+def test_the_next_generation_is_made_under_the_present_secret(store: Store, unique_prefix: str) -> None:
+    """So that a secret can be retired when every client has refreshed once, and until then both are good."""
+    old, new = bytes(range(32)), bytes(range(1, 33))
+    before = Lab(store, unique_prefix, secret=[old])
+    issued = before.create()
+    before.advance(D + CLEAR)
+    before.close()
+    both = Lab(store, unique_prefix, secret=[new, old])
+    child = both.refresh(issued.refresh_token)
+    assert both.refresh(issued.refresh_token).refresh_token == child.refresh_token
+    both.close()
+    after = Lab(store, unique_prefix, secret=[new])
+    assert after.refresh(child.refresh_token).refresh_token == child.refresh_token
+    with pytest.raises(Unauthorised):
+        after.refresh(issued.refresh_token)
+    after.close()
+
+
 def test_an_adopted_token_keeps_its_bytes_when_it_is_handed_out_again(store: Store, unique_prefix: str) -> None:
     """Also while one secret takes over from another: there is one token of a generation, never two."""
     old, new = bytes(range(32)), bytes(range(1, 33))
@@ -360,6 +378,26 @@ def test_the_parent_is_served_until_w_after_the_child_was_used(lab: Lab) -> None
     lab.advance(2 * CLEAR)
     with pytest.raises(TokenTheftDetected):
         lab.refresh(issued.refresh_token)
+
+
+def test_redeliveries_do_not_stretch_the_window_that_the_childs_use_began(lab: Lab) -> None:
+    """Windows that slide are how a shadowing thief goes unseen for ever."""
+    issued = lab.create()
+    child = rotated(lab, issued)
+    lab.refresh(child.refresh_token)
+    lab.advance(W - CLEAR)
+    lab.refresh(issued.refresh_token)
+    lab.advance(2 * CLEAR)
+    assert lab.decide(issued, 0)[0] == b"THEFT"
+
+
+def test_redeliveries_are_counted_for_each_generation(lab: Lab) -> None:
+    issued = lab.create()
+    child = rotated(lab, issued)
+    lab.refresh(issued.refresh_token)
+    rotated(lab, child)
+    lab.refresh(child.refresh_token)
+    assert lab.number(issued, "redelivered") == 1
 
 
 def test_a_storm_of_redeliveries_is_slowed_down_and_never_theft(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
