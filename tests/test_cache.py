@@ -404,9 +404,11 @@ def test_all_the_expired_nearby_go_when_room_is_needed() -> None:
     verifier = make(cache_size=64)
     for token in tokens(200, exp=NOW + 10):
         verifier.verify(token, now=NOW)
-    for number in range(3):  # the cache may have been two short of full
+    sizes = []
+    for number in range(20):  # some of these take the place of one that has expired, and need no room
         verifier.verify(sign(None, claims(jti=f"new {number}"), KEY), now=NOW + 10)
-    assert verifier.cache_info().size < 60
+        sizes.append(verifier.cache_info().size)
+    assert min(sizes) < 60
 
 
 def test_forgotten_claims_are_freed_at_once_though_their_memo_refers_to_them() -> None:
