@@ -135,6 +135,15 @@ def test_a_refresh_of_another_session_of_the_shard_begins_the_hold(lab: Lab) -> 
     assert lab.decide(issued, 0)[0] == b"ROTATED"
 
 
+def test_a_sign_in_in_the_shard_begins_the_hold_too(lab: Lab) -> None:
+    issued = lab.create()
+    lab.advance(D + CLEAR)
+    lab.fail_over()
+    lab.create()
+    lab.advance(D + CLEAR)
+    assert lab.decide(issued, 0)[0] == b"ROTATED"
+
+
 def test_a_hold_admits_the_parent_although_its_child_is_long_confirmed(lab: Lab) -> None:
     issued = lab.create()
     child = rotated(lab, issued)

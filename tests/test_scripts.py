@@ -104,9 +104,9 @@ def test_every_key_that_is_touched_starts_with_the_tag_of_the_users_shard(lab: L
         lab.redis.acl_deluser(name)
 
 
-def test_every_script_stays_in_one_slot_of_a_cluster(launch: Launch) -> None:
+def test_every_script_stays_in_one_slot_of_a_cluster(launch: Launch, unused_tcp_port: int) -> None:
     """A cluster of one node, which holds every slot, and refuses a script that touches two."""
-    server = launch(**{"cluster-enabled": "yes"})
+    server = launch(**{"cluster-enabled": "yes", "cluster-port": str(unused_tcp_port)})
     with server.client() as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         deadline = time.monotonic() + WAIT
@@ -383,11 +383,12 @@ def test_revoke_user_may_be_confined_to_a_tenant_and_spare_a_session(lab: Lab) -
     assert lab.entries(lab.tag(acme)) == [session_entry(acme.session.handle)]
 
 
-def test_revoke_user_revokes_what_only_the_index_knows(lab: Lab) -> None:
-    """An expired record may be gone while an access token of its session is alive."""
-    issued = lab.create()
+@pytest.mark.parametrize("tenant", [None, "acme"])
+def test_revoke_user_revokes_what_only_the_index_knows(lab: Lab, tenant: str | None) -> None:
+    """An expired record may be gone while an access token of its session is alive; nobody knows its tenant then."""
+    issued = lab.create(tenant="acme")
     lab.redis.delete(lab.record_key(issued))
-    assert lab.revoke_user("user-1") == []
+    assert lab.revoke_user("user-1", tenant=tenant) == []
     assert lab.entries(lab.tag(issued)) == [session_entry(issued.session.handle)]
     assert not lab.redis.exists(f"{lab.tag(issued)}:u:user-1")
 
