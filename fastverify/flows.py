@@ -283,7 +283,7 @@ def refresh(
             )
         case b"BUSY":
             _audit.warning("refresh token redelivered more than %d times; session=%s", MAX_REDELIVERIES, _short(handle))
-            raise TooManyRefreshes(retry_after=max(1, authority.config.exchange_seconds))
+            raise TooManyRefreshes(retry_after=authority.debounce_ms // 1000)
         case b"LATE":
             raise StoreUnavailable("the refresh reached the store too late; nothing was done")
         case _:

@@ -134,7 +134,7 @@ class _ServiceVerifier(SessionVerifier):
         if ring.keys and not any(key.private for key in ring.keys):
             raise ConfigError(
                 "secret",
-                "does not open this store's signing keys, which were made under another secret: use that one, or list it "
+                "does not open this store's signing keys, which were made under another one: use that one, or list it "
                 "behind the new one; a new application needs a key_prefix of its own",
             )
         # Asked once a start, not at every poll: while a change of algorithm is rolled out, old and new processes
