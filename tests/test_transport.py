@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastverify import transport
+from fastverify import sites, transport
 from fastverify.config import Config
 from fastverify.errors import (
     ClaimValidationFailed,
@@ -101,12 +101,12 @@ def test_same_site_follows_registrable_domains_and_schemes(api: str, website: st
 
 @pytest.fixture
 def no_public_suffixes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_public_suffixes", lambda: None)
+    monkeypatch.setattr(sites, "public_suffixes", lambda: None)
 
 
 def test_a_missing_public_suffix_list_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "publicsuffixlist", None)
-    assert transport._public_suffixes.__wrapped__() is None
+    assert sites.public_suffixes.__wrapped__() is None
 
 
 @pytest.mark.usefixtures("no_public_suffixes")
