@@ -223,6 +223,18 @@ def test_audience_is_left_to_the_caller_who_configures_none() -> None:
     assert verify(claims(aud=["x", "y"]), audience=None)["aud"] == ["x", "y"]
 
 
+def test_what_follows_an_audience_is_not_one() -> None:
+    for aud in ("b", ["b"]):
+        refuse(claims(aud=aud, a="a"), errors.InvalidClaim, "aud_mismatch", audience="a")
+
+
+def test_registered_names_below_the_top_mean_nothing() -> None:
+    escaped = b'{"e\\u0078p":"x","a":{"iss":1}}'
+    for inner in (escaped, b'{"exp":"x","iss":null,"aud":[]}', b'[{"exp":"x"}]'):
+        verified = verify(json.dumps(claims()).encode()[:-1] + b',"nested":' + inner + b"}", audience=None)
+        assert (verified.expires_at, verified.issuer) == (NOW + 3600, ISSUER)
+
+
 def test_audience_with_blanks_and_escapes() -> None:
     assert verify(spelt("aud", ' [ "x" , "\\u0061" ] '), audience="a")
     assert verify(spelt("aud", '"a\\/b"'), audience="a/b")

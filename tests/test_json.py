@@ -208,6 +208,20 @@ def test_names_of_a_closed_object_may_come_again() -> None:
     }
 
 
+def test_names_of_closed_objects_are_forgotten_however_many_there_were() -> None:
+    members = ",".join(f'"{i}":0' for i in range(128))
+    inner = f"{{{members}}}"
+    parsed = parse_json(f'{{"x":[{",".join([inner] * 14)}],{members[: members.rindex(",")]}}}'.encode())
+    assert len(parsed["x"]) == 14
+    assert len(parsed) == 128
+
+
+def test_names_that_differ_only_in_length_are_two_names() -> None:
+    for lengths in ((7, 8, 9), (10, 266, 522), (255, 256, 257)):
+        document = ",".join(f'"{"x" * length}":{length}' for length in lengths)
+        assert list(parse_json(f"{{{document}}}".encode()).values()) == list(lengths)
+
+
 def test_a_duplicate_is_found_among_128_names_wherever_it_stands() -> None:
     names = [f"a-common-beginning-{i}" for i in range(127)]
     for place in (0, 1, 63, 126):

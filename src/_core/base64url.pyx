@@ -65,6 +65,6 @@ cdef Py_ssize_t base64url_decode(const unsigned char *text, Py_ssize_t size, uns
             last[2] = text[2]
         seen |= fv_group(last, out)
         out += (size & 3) - 1
-        if out[0] or size & 3 == 2 and out[1]:
+        if out[0]:
             return -1
     return -1 if seen & fv_foreign else out - begin

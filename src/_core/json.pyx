@@ -390,19 +390,12 @@ cdef bint overflows(const unsigned char *p, const unsigned char *end) noexcept n
     for i in range(INFINITE_DIGITS):
         if digits[0] == c".":
             digits += 1
-        if not is_digit(digits[0]):  # the rest is zeros
-            return False if any_digit(FIRST_INFINITE + i) else True
+        if not is_digit(digits[0]):  # only zeros from here on, and the border ends in a 2
+            return False
         if digits[0] != <unsigned char>FIRST_INFINITE[i]:
             return digits[0] > <unsigned char>FIRST_INFINITE[i]
         digits += 1
     return True
-
-
-cdef inline bint any_digit(const char *rest) noexcept nogil:
-    """Whether a digit other than zero is left."""
-    while rest[0] == c"0":
-        rest += 1
-    return rest[0] != 0
 
 
 cdef const unsigned char *number_end(const unsigned char *p, Kind *kind, int *error) noexcept nogil:
