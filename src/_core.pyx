@@ -31,7 +31,9 @@ itself safe without a GIL, so an interpreter that has none takes it back for as 
 
 include "_core/refusals.pyx"  # numbers to exceptions
 include "_core/base64url.pyx"  # strict decoding into a caller's buffer
-include "_core/json.pyx"  # one strict pass; Python objects on demand
+include "_core/json_text.pyx"  # strings and numbers
+include "_core/json.pyx"  # one strict pass
+include "_core/json_objects.pyx"  # Python objects of it, on demand
 include "_core/key_rules.pyx"  # which keys are refused
 include "_core/keys.pyx"  # prepared keys and the signature check
 include "_core/revoked.pyx"  # the revocation table

@@ -1,0 +1,212 @@
+# Python objects out of a scanned document, when somebody asks. Nothing is checked again.
+
+cimport cython
+from cpython.dict cimport PyDict_SetItem
+from cpython.list cimport PyList_Append
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+
+cdef extern from "Python.h":
+    object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
+    void *PyUnicode_DATA(object text)
+    double PyOS_string_to_double(const char *text, char **end, PyObject *overflow) except? -1.0
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+
+cdef inline object ascii_text(const unsigned char *p, Py_ssize_t size):
+    cdef object text = PyUnicode_New(size, 127)
+    memcpy(PyUnicode_DATA(text), p, size)
+    return text
+
+
+cdef object string_value(const unsigned char *p, Py_ssize_t size, int flags):
+    """The str of a scanned string, without its quotes."""
+    cdef unsigned char plain[MAX_STRING]
+    if flags & ESCAPES:
+        size = unescape(p, size, plain)
+        return PyUnicode_DecodeUTF8(<const char *>plain, size, NULL)
+    if flags & NON_ASCII:
+        return PyUnicode_DecodeUTF8(<const char *>p, size, NULL)
+    return ascii_text(p, size)
+
+
+# Member names come again with every token, so the latest str of each is kept: a fixed table, looked up by the name's
+# head.
+cdef enum:
+    KEPT_BITS = 9
+    KEPT_SIZE = 24
+cdef PyObject *kept_names[1 << KEPT_BITS]
+cdef object kept_names_guard = object()  # its lock guards the table where there is no GIL
+
+
+cdef object name_value(const unsigned char *p, Py_ssize_t size, int flags):
+    """The str of a member's name; the same object for the same name, mostly."""
+    cdef PyObject **place
+    cdef object name
+    if flags or size > KEPT_SIZE:
+        return string_value(p, size, flags)
+    place = &kept_names[fv_mix(fv_name_head(p, size)) >> (64 - KEPT_BITS)]
+    with cython.critical_section(kept_names_guard):
+        if place[0] != NULL:
+            name = <object>place[0]
+            if len(<str>name) == size and memcmp(PyUnicode_DATA(name), p, size) == 0:
+                return name
+        name = ascii_text(p, size)
+        Py_INCREF(name)
+        Py_XDECREF(place[0])
+        place[0] = <PyObject *>name
+    return name
+
+
+cdef object integer_value(const unsigned char *p, const unsigned char *end):
+    """The int of a scanned integer, of any size; independent of sys.set_int_max_str_digits."""
+    cdef bint negative = p[0] == c"-"
+    cdef unsigned long long part, scale
+    cdef object value = None
+    p += negative
+    while p < end:
+        part = 0
+        scale = 1
+        while p < end and scale < 1000000000000000000ULL:
+            part = part * 10 + (p[0] - c"0")
+            scale *= 10
+            p += 1
+        value = part if value is None else value * scale + part
+    return -value if negative else value
+
+
+cdef object build(const unsigned char **cursor):
+    """The Python object of the value at the cursor, which moves past it."""
+    cdef const unsigned char *p = cursor[0]
+    cdef const unsigned char *end
+    cdef char *stop = NULL
+    cdef int flags, error
+    cdef Kind kind
+    cdef object value, name
+    if p[0] == c'"':
+        end = string_end(p + 1, &flags, &error)
+        cursor[0] = end + 1
+        return string_value(p + 1, end - p - 1, flags)
+    if p[0] == c"{":
+        value = {}
+        p = skip_blanks(p + 1)
+        while p[0] != c"}":
+            end = string_end(p + 1, &flags, &error)
+            name = name_value(p + 1, end - p - 1, flags)
+            p = skip_blanks(skip_blanks(end + 1) + 1)
+            cursor[0] = p
+            PyDict_SetItem(value, name, build(cursor))
+            p = next_item(cursor[0])
+        cursor[0] = p + 1
+        return value
+    if p[0] == c"[":
+        value = []
+        p = skip_blanks(p + 1)
+        while p[0] != c"]":
+            cursor[0] = p
+            PyList_Append(value, build(cursor))
+            p = next_item(cursor[0])
+        cursor[0] = p + 1
+        return value
+    if p[0] == c"t":
+        cursor[0] = p + 4
+        return True
+    if p[0] == c"f":
+        cursor[0] = p + 5
+        return False
+    if p[0] == c"n":
+        cursor[0] = p + 4
+        return None
+    end = number_end(p, &kind, &error)
+    cursor[0] = end
+    if kind == INTEGER:
+        return integer_value(p, end)
+    return PyOS_string_to_double(<const char *>p, &stop, NULL)
+
+
+cdef inline const unsigned char *next_item(const unsigned char *p) noexcept nogil:
+    """From the end of a value to the next one, or to the bracket that closes them."""
+    p = skip_blanks(p)
+    return skip_blanks(p + 1) if p[0] == c"," else p
+
+
+cdef const unsigned char *value_end(const unsigned char *p) noexcept nogil:
+    """Past the scanned value at p."""
+    cdef int depth = 0, flags, error
+    cdef Kind kind
+    while True:
+        if p[0] == c'"':
+            p = string_end(p + 1, &flags, &error) + 1
+        elif p[0] == c"{" or p[0] == c"[":
+            depth += 1
+            p += 1
+        elif p[0] == c"}" or p[0] == c"]":
+            depth -= 1
+            p += 1
+        elif p[0] == c"-" or is_digit(p[0]):
+            p = number_end(p, &kind, &error)
+        else:  # a comma, colon or blank, or a letter of a literal
+            p += 1
+            if depth == 0:
+                while c"a" <= p[0] <= c"z":
+                    p += 1
+        if depth == 0:
+            return p
+
+
+cdef const unsigned char *find(const unsigned char *p, const unsigned char *name, size_t size) noexcept nogil:
+    """The value of a member of the scanned top object at p, or NULL."""
+    cdef unsigned char plain[MAX_STRING]
+    cdef const unsigned char *end
+    cdef int flags, error
+    cdef bint same
+    p = skip_blanks(skip_blanks(p) + 1)
+    while p[0] != c"}":
+        end = string_end(p + 1, &flags, &error)
+        if flags & ESCAPES:
+            same = unescape(p + 1, end - p - 1, plain) == size and memcmp(plain, name, size) == 0
+        else:
+            same = <size_t>(end - p - 1) == size and memcmp(p + 1, name, size) == 0
+        p = skip_blanks(skip_blanks(end + 1) + 1)
+        if same:
+            return p
+        p = next_item(value_end(p))
+    return NULL
+
+
+cdef list names_of(const unsigned char *p):
+    """The member names of the scanned top object at p, in their order."""
+    cdef list names = []
+    cdef const unsigned char *end
+    cdef int flags, error
+    p = skip_blanks(skip_blanks(p) + 1)
+    while p[0] != c"}":
+        end = string_end(p + 1, &flags, &error)
+        names.append(name_value(p + 1, end - p - 1, flags))
+        p = next_item(value_end(skip_blanks(skip_blanks(end + 1) + 1)))
+    return names
+
+
+def parse_json(bytes data not None):
+    """Parse one strict JSON object, exactly as claims sets are parsed.
+
+    Strict means RFC 8259 and more: UTF-8 without byte order mark; no member name twice in one object; no lone
+    surrogates; at most 8 levels, 128 members an object, 4 KiB a string or number, 16 KiB in all; no number beyond the
+    range of a double except integers, whose value is exact.
+
+    Raises:
+        MalformedToken: with the ``reason``.
+    """
+    cdef unsigned char text[MAX_TOKEN + JSON_PAD]
+    cdef size_t size = len(data)
+    cdef const unsigned char *cursor
+    cdef int code
+    if size > MAX_TOKEN:
+        raise refusal(TOO_LARGE, "")
+    memcpy(text, <const char *>data, size)
+    memset(text + size, 0, JSON_PAD)
+    code = scan(text, size, NO_NAMES, NULL)
+    if code != FINE:
+        raise refusal(code, "")
+    cursor = skip_blanks(text)
+    return build(&cursor)
