@@ -1,7 +1,9 @@
-# Strict JSON (RFC 8259): one pass without the GIL. scan() decides alone what is accepted: UTF-8 without byte order mark,
-# one object at the top, no member name twice in one object (names are compared after unescaping), no lone surrogates, at
-# most 8 levels, 128 members an object and 4 KiB a string or number, no number that a double cannot hold except integers,
-# which stay exact. On its way it notes where the members that the core must read itself lie.
+# Strict JSON (RFC 8259): one pass without the GIL. scan() decides alone what is accepted: UTF-8 without byte order
+# mark, one object at the top, no member name twice in one object (names are compared after unescaping), no lone
+# surrogates, at most 8 levels, 128 members an object and 4 KiB a string or number, no number that a double cannot hold
+# except integers, which stay exact. On its way it notes where the members that the core must read itself lie.
+
+from libc.string cimport memcmp, memset
 
 cdef enum Names:
     NO_NAMES

@@ -4,10 +4,9 @@
 # characters are refused inside strings), so that no loop compares against the end; and strings are read 16 bytes at a
 # time.
 
-from libc.string cimport memcmp, memcpy, memset
-
 cdef extern from *:
     """
+    #include <string.h>
     #if defined(__SSE2__)
     #include <emmintrin.h>
     #endif
