@@ -16,6 +16,8 @@ WhenStale = Literal["refuse", "allow"]
 SigningAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 
 _YEAR = 31_536_000
+#: The longest span. Beyond it lie numbers that neither the store's clock nor a cookie can tell.
+_LONGEST = 100 * _YEAR
 _MIN_SECRET = 32
 
 
@@ -98,12 +100,18 @@ class Config:
         for name in ("idle_timeout", "max_sessions_per_user"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
+        _flag("expose_access_token_to_frontend_in_cookie_based_auth",
+              self.expose_access_token_to_frontend_in_cookie_based_auth)  # fmt: skip
+        if self.cookie_secure is not None:
+            _flag("cookie_secure", self.cookie_secure)
+        if self.cookie_domain is not None and not isinstance(self.cookie_domain, str):
+            raise ConfigError("cookie_domain", "must be a str such as '.example.com', or None")
         if self.refresh_token_lifetime <= self.access_token_lifetime:
             raise ConfigError(
                 "refresh_token_lifetime", f"must be longer than access_token_lifetime ({self.access_token_lifetime} s)"
             )
-        if not isinstance(self.revocation_staleness, int | float) or not self.revocation_staleness >= 2:
-            raise ConfigError("revocation_staleness", "must be at least 2 seconds: room for one lost poll")
+        if not isinstance(self.revocation_staleness, int | float) or not 2 <= self.revocation_staleness <= _LONGEST:
+            raise ConfigError("revocation_staleness", "must be at least 2 seconds, room for one lost poll, and finite")
         _one_of("when_stale", self.when_stale, WhenStale)
         _one_of("signing_algorithm", self.signing_algorithm, SigningAlgorithm)
         for name, allowed in (
@@ -114,14 +122,14 @@ class Config:
             if getattr(self, name) is not None:
                 _one_of(name, getattr(self, name), allowed)
         for name in ("session_expired_status_code", "invalid_claim_status_code"):
-            if not 400 <= getattr(self, name) <= 599:
-                raise ConfigError(name, "must be an HTTP error status, 400 to 599")
+            _whole(name, getattr(self, name), 400, 599)
         if self.session_expired_status_code == self.invalid_claim_status_code:
             raise ConfigError(
                 "invalid_claim_status_code",
                 "must differ from session_expired_status_code: the client tells them apart by it",
             )
-        if self.shards not in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+        _whole("shards", self.shards, 1, 256)
+        if self.shards & (self.shards - 1):
             raise ConfigError("shards", "must be a power of two from 1 to 256")
         check_prefix("key_prefix", self.key_prefix)
 
@@ -161,10 +169,17 @@ def _origin(name: str, value: str) -> str:
     """Scheme, host and port of a URL, lower case, with nothing after them."""
     if not isinstance(value, str):
         raise ConfigError(name, "must be a str such as 'https://api.example.com'")
-    parts = urlsplit(value.strip())
+    # Before urlsplit, which takes line breaks out; and a host of other letters has its xn-- form on the wire.
+    if not value.isascii() or any(c <= " " or c == "\x7f" for c in value.strip()):
+        raise ConfigError(name, "must be ASCII without blanks; an international host in its xn-- form")
+    try:
+        parts = urlsplit(value.strip())
+        _ = parts.port  # parsed when it is looked at
+    except ValueError:
+        raise ConfigError(name, "is not a URL: its host or port cannot be read") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(name, "must start with https:// (or http:// in development) and name a host")
-    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+    if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigError(name, "must be scheme and host only; paths go to api_base_path and api_gateway_path")
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
@@ -191,9 +206,14 @@ def _secrets(value: bytes | Sequence[bytes]) -> tuple[bytes, ...]:
     return secrets
 
 
-def _whole(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(name, f"must be a whole number of at least {least}")
+def _whole(name: str, value: Any, least: int, most: int = _LONGEST) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ConfigError(name, f"must be a whole number from {least} to {most}")
+
+
+def _flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):  # "no" would count as yes
+        raise ConfigError(name, "must be True or False")
 
 
 def _one_of(name: str, value: Any, literal: Any) -> None:
