@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, MaxConnectionsError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..errors import StoreUnavailable
@@ -40,6 +40,10 @@ def unavailable(error: Exception, url: str) -> StoreUnavailable:
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return StoreUnavailable(f"the store {url} did not answer in time")
     code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    if isinstance(error, AuthenticationError) and code not in _MEANINGS:
+        code = "WRONGPASS"  # a password where none is set is refused in words of its own
+    elif isinstance(error, ResponseError) and "unauthenticated" in str(error):
+        code = "NOAUTH"  # as is a call of many arguments before the password
     if code in _MEANINGS:
         words, seconds = _MEANINGS[code]
         return StoreUnavailable(f"the store {url} {words} ({code})", retry_after=seconds)

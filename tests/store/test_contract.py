@@ -250,6 +250,18 @@ def test_no_password_where_one_is_needed_is_unavailability(launch: Launch, open_
         open_driver(launch(requirepass="right-horse").url).run(call(ECHO, "x"))
 
 
+def test_a_password_where_none_is_set_is_refused_credentials(launch: Launch, open_driver, call):
+    url = launch().url.replace("//", f"//:{WRONG}@")
+    with pytest.raises(StoreUnavailable, match="refuses the credentials") as caught:
+        open_driver(url).run(call(ECHO, "x"))
+    assert WRONG not in everything_said(caught.value)
+
+
+def test_a_call_of_many_arguments_without_the_password_wants_credentials(launch: Launch, open_driver, call):
+    with pytest.raises(StoreUnavailable, match="wants credentials"):
+        open_driver(launch(requirepass="right-horse").url).run(call(ECHO, *["x"] * 20))
+
+
 def test_the_right_password_opens_the_chosen_database(launch: Launch, open_driver, call, unique_prefix):
     server = launch(requirepass="p@ss/word")
     driver = open_driver(server.url.replace("//", "//:p%40ss%2Fword@").replace("/0", "/3"))
