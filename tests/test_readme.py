@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fix_stores import Launch
 
 import fastverify
 
@@ -56,6 +57,18 @@ def test_the_quick_start_runs(store: str) -> None:
     names: dict[str, object] = {}
     for program in programs(ROOT / "docs/quickstart.md", store):
         exec(compile(program, "quickstart.md", "exec"), names)
+
+
+def test_the_documented_permissions_suffice_for_all_that_the_readme_does(launch: Launch) -> None:
+    page = (ROOT / "docs/store.md").read_text("utf-8")
+    paragraph = page[page.index("A restricted ACL user") : page.index("## What is in it")]
+    (keys,) = re.findall(r"~[^`]+", paragraph)
+    commands = re.findall(r"\+@?[a-z]+", paragraph)
+    server = launch()
+    with server.client() as client:
+        client.acl_setuser("app", enabled=True, passwords=["+right-horse"], keys=[keys[1:]], commands=commands)
+    blocking, *_ = programs(ROOT / "README.md", server.url.replace("//", "//app:right-horse@"))
+    exec(compile(blocking, "README.md", "exec"), {})
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
