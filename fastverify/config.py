@@ -110,8 +110,7 @@ class Config:
             raise ConfigError(
                 "refresh_token_lifetime", f"must be longer than access_token_lifetime ({self.access_token_lifetime} s)"
             )
-        if not isinstance(self.revocation_staleness, int | float) or not 2 <= self.revocation_staleness <= _LONGEST:
-            raise ConfigError("revocation_staleness", "must be at least 2 seconds, room for one lost poll, and finite")
+        check_staleness("revocation_staleness", self.revocation_staleness)
         _one_of("when_stale", self.when_stale, WhenStale)
         _one_of("signing_algorithm", self.signing_algorithm, SigningAlgorithm)
         for name, allowed in (
@@ -163,6 +162,12 @@ def check_prefix(field_name: str, prefix: str) -> str:
     ):
         raise ConfigError(field_name, "must be letters, digits, '-', '_' or '.'")
     return prefix
+
+
+def check_staleness(field_name: str, seconds: float) -> None:
+    """For so long a verifier may hear nothing from the store."""
+    if not isinstance(seconds, int | float) or not 2 <= seconds <= _LONGEST:
+        raise ConfigError(field_name, "must be at least 2 seconds, room for one lost poll, and finite")
 
 
 def _origin(name: str, value: str) -> str:

@@ -158,11 +158,14 @@ def handle_bytes(handle: str) -> bytes:
 
     Raises:
         InvalidClaim: not a handle.
+        TypeError: not a str, which is a mistake of the caller.
     """
+    if not isinstance(handle, str):
+        raise TypeError(f"a session handle is a str, not {type(handle).__name__}")
     head = handle[:36]
     try:
         raw = uuid.UUID(head)
-    except (ValueError, AttributeError):
+    except ValueError:
         raise InvalidClaim("malformed session handle", claim="sessionHandle") from None
     if str(raw) != head or (len(handle) > 36 and handle[36] != "_"):
         raise InvalidClaim("malformed session handle", claim="sessionHandle")

@@ -174,7 +174,9 @@ def _tag(keys: ServiceKeys, secret: bytes, head: bytes) -> bytes:
 
 def same_text(one: str | None, other: str | None) -> bool:
     """Whether two secrets are there and equal; constant time."""
-    return bool(one and other and hmac.compare_digest(one.encode(), other.encode()))
+    if not isinstance(one, str) or not isinstance(other, str) or not one:
+        return False
+    return hmac.compare_digest(one.encode(errors="surrogatepass"), other.encode(errors="surrogatepass"))
 
 
 def b64url(raw: bytes) -> str:

@@ -120,3 +120,18 @@ def test_a_handle_carries_its_tenant_unless_it_is_the_default_one() -> None:
     assert format_handle(HANDLE, "public") == str(uuid.UUID(bytes=HANDLE))
     assert format_handle(HANDLE, "acme") == f"{uuid.UUID(bytes=HANDLE)}_acme"
     assert handle_bytes(format_handle(HANDLE, "acme")) == HANDLE
+
+
+@pytest.mark.parametrize("other", ["tokeN", "", None, 7, b"token", "\ud800"])
+def test_what_is_not_the_very_text_is_not_the_same_whatever_its_type(other: object) -> None:
+    assert tokens.same_text("token", "token")
+    assert not tokens.same_text("token", other)  # type: ignore[arg-type]
+    assert not tokens.same_text(other, "token")  # type: ignore[arg-type]
+    assert not tokens.same_text("", "")
+    assert not tokens.same_text(None, None)
+
+
+@pytest.mark.parametrize("thing", [None, 7, b"x" * 36, ["x"]])
+def test_a_handle_that_is_no_text_is_a_mistake_of_the_caller(thing: object) -> None:
+    with pytest.raises(TypeError, match="a session handle is a str"):
+        handle_bytes(thing)  # type: ignore[arg-type]
