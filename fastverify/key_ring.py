@@ -7,12 +7,13 @@ under a key that is derived from ``Config.secret``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import msgpack
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -29,6 +30,8 @@ from .keys import KeySet
 from .tokens import ServiceKeys, b64url
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+_log = logging.getLogger("fastverify.keys")
 
 _NONCE_BYTES = 12
 _CURVES: dict[str, ec.EllipticCurve] = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
@@ -88,8 +91,11 @@ class KeyRing:
 
     @classmethod
     def read(cls, records: Iterable[Sequence[bytes]], secrets: Sequence[ServiceKeys] = ()) -> KeyRing:
-        """Read what ``keys_read`` returned: ``(kid, public record, sealed private part or empty)`` of each key."""
-        keys = [_read(kid.decode(), public, sealed, secrets) for kid, public, sealed in records]
+        """Read what ``keys_read`` returned: ``(kid, public record, sealed private part or empty)`` of each key.
+
+        A record that this version cannot read is left out, and said: one key too few is better than none at all.
+        """
+        keys = list(_readable(records, secrets))
         return cls(tuple(sorted(keys, key=lambda key: (key.signs_at, key.created_at, key.kid))))
 
     @property
@@ -169,11 +175,20 @@ def _hash(algorithm: str) -> hashes.HashAlgorithm:
     return _HASHES[algorithm[2:]]
 
 
+def _readable(records: Iterable[Sequence[bytes]], secrets: Sequence[ServiceKeys]) -> Iterator[RingKey]:
+    for kid, public, sealed in records:
+        try:
+            yield _read(kid.decode(), public, sealed, secrets)
+        except (KeyError, TypeError, ValueError, UnsupportedAlgorithm):
+            _log.warning("the signing key %.64r in the store cannot be read by this version", kid)
+
+
 def _read(kid: str, public: bytes, sealed: bytes, secrets: Sequence[ServiceKeys]) -> RingKey:
     record: dict[str, Any] = msgpack.unpackb(public)
-    return RingKey(
-        kid, record["alg"], record["created_at"], record["signs_at"], record["jwk"], _unseal(kid, sealed, secrets)
-    )
+    algorithm, jwk, times = record["alg"], record["jwk"], (record["created_at"], record["signs_at"])
+    if not isinstance(algorithm, str) or not isinstance(jwk, dict) or not all(type(time) is int for time in times):
+        raise TypeError("a member of another type")
+    return RingKey(kid, algorithm, *times, jwk, _unseal(kid, sealed, secrets))
 
 
 def _unseal(kid: str, sealed: bytes, secrets: Sequence[ServiceKeys]) -> PrivateKey | None:
@@ -185,6 +200,7 @@ def _unseal(kid: str, sealed: bytes, secrets: Sequence[ServiceKeys]) -> PrivateK
             except InvalidTag:
                 continue
             private = load_der_private_key(der, password=None)
-            assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey)
+            if not isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+                raise TypeError("a key of another kind")
             return private
     return None

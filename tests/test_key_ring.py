@@ -6,7 +6,11 @@ import os
 from dataclasses import replace
 from typing import get_args
 
+import msgpack
 import pytest
+from cryptography.hazmat.primitives.asymmetric import x25519
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fastverify import ConfigError, Verifier
 from fastverify.config import SigningAlgorithm
@@ -102,3 +106,26 @@ def test_a_process_without_the_newest_private_key_signs_with_the_one_it_has() ->
 def test_an_empty_ring_makes_no_key_set() -> None:
     with pytest.raises(ConfigError):
         KeyRing().key_set()
+
+
+@pytest.mark.parametrize(
+    "public",
+    [b"", b"\xc1", b"\x80", b"\x01", msgpack.packb({"alg": 1, "created_at": 1, "signs_at": 1, "jwk": {}}),
+     msgpack.packb({"alg": "ES256", "created_at": "1", "signs_at": 1, "jwk": {}})],
+)  # fmt: skip
+def test_a_record_that_this_version_cannot_read_takes_no_other_key_with_it(
+    public: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = ring_key(100)
+    ring = KeyRing.read([(b"d-1", public, b""), stored(key), (b"\xff", public, b"")], [KEYS])
+    assert [each.kid for each in ring.keys] == [key.kid]
+    assert "d-1" in caplog.text
+
+
+def test_a_private_part_of_another_kind_takes_no_other_key_with_it() -> None:
+    key, other = ring_key(100), ring_key(200)
+    strange = x25519.X25519PrivateKey.generate().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    nonce = os.urandom(12)
+    sealed = KEYS.key_id + nonce + AESGCM(KEYS.seal).encrypt(nonce, strange, other.kid.encode())
+    ring = KeyRing.read([stored(key), (other.kid.encode(), other.public_record(), sealed)], [KEYS])
+    assert [each.kid for each in ring.keys] == [key.kid]
