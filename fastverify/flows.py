@@ -11,7 +11,7 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from .config import Config
@@ -179,11 +179,11 @@ def create(
     """Start a session; see ``Sessions.create``."""
     config = authority.config
     login_id = user_id if login_id is None else login_id
-    for name, value in (("user_id", user_id), ("login_id", login_id)):
-        if not isinstance(value, str) or not 0 < len(value) <= _MAX_USER_ID:
-            raise ValueError(f"{name} must be a str of 1 to {_MAX_USER_ID} characters")
-    if not isinstance(tenant, str) or not _TENANT.fullmatch(tenant):
-        raise ValueError("tenant must be 1 to 64 letters, digits, '.', '_' or '-', and start with a letter or digit")
+    _check_id("user_id", user_id)
+    _check_id("login_id", login_id)
+    _check_tenant(tenant)
+    if not isinstance(anti_csrf, bool):
+        raise ValueError("anti_csrf must be True or False")
     absolute = _span("lifetime", lifetime, config.absolute_lifetime)
     idle = min(_span("idle_timeout", idle_timeout, config.idle_lifetime), absolute)
     keys = authority.service_keys[0]
@@ -302,6 +302,8 @@ def verify_strict(authority: Authority, session: Session) -> Flow[Session]:
 
 def revoke_many(authority: Authority, handles: Iterable[str], *, random: Random) -> Flow[Outcome[list[str]]]:
     """End sessions by their handles; the result names those that were there."""
+    if isinstance(handles, str):  # its characters are no handles, and nothing would be ended
+        raise TypeError("handles must be several handles, not one str")
     named = {raw: handle for handle in handles if (raw := _handle_or_none(handle)) is not None}
     there = yield from _end(authority, named, random)
     return Outcome([named[raw] for raw in named if raw in there], tuple(named))
@@ -311,7 +313,10 @@ def revoke_user(
     authority: Authority, user_id: str, *, random: Random, tenant: str | None = None, except_handle: str | None = None
 ) -> Flow[Outcome[list[str]]]:
     """End a user's sessions in one step."""
+    _check_whose(user_id, tenant)
     spare = _handle_or_none(except_handle) if except_handle is not None else None
+    if except_handle is not None and spare is None:  # to spare nothing would end the very session that was meant
+        raise ValueError("except_handle is not a session handle")
     reply = yield Call(
         "revoke_user",
         authority.tag_of_user(user_id),
@@ -324,6 +329,7 @@ def revoke_user(
 
 def handles(authority: Authority, user_id: str, *, tenant: str | None = None) -> Flow[list[str]]:
     """The handles of a user's sessions."""
+    _check_whose(user_id, tenant)
     reply = yield Call("list", authority.tag_of_user(user_id), (user_id, tenant or "", 0))
     _same(reply, user_id)
     return [format_handle(uuid.UUID(item[0].decode()).bytes, item[2].decode()) for item in reply[1:]]
@@ -331,6 +337,7 @@ def handles(authority: Authority, user_id: str, *, tenant: str | None = None) ->
 
 def list_sessions(authority: Authority, user_id: str, *, tenant: str | None = None) -> Flow[list[SessionInfo]]:
     """What the store knows of each of a user's sessions."""
+    _check_whose(user_id, tenant)
     reply = yield Call("list", authority.tag_of_user(user_id), (user_id, tenant or "", 1))
     _same(reply, user_id)
     return [Record.read(uuid.UUID(item[0].decode()).bytes, item[1:]).info() for item in reply[1:]]
@@ -350,8 +357,11 @@ def get_data(authority: Authority, handle: str) -> Flow[Any]:
 
 def set_data(authority: Authority, handle: str, data: Any) -> Flow[bool]:
     """Replace the session data."""
-    record = yield from _update(authority, handle, {"data": pack(json_value("data", data))}, ())
-    return record is not None
+    raw = _handle_or_none(handle)
+    if raw is None:
+        return False
+    reply = yield from _update(authority, raw, {"data": pack(json_value("data", data))}, ())
+    return len(reply) > 2
 
 
 def merge_payload(authority: Authority, handle: str, patch: Mapping[str, Any], *, now: float) -> Flow[bool]:
@@ -370,12 +380,14 @@ def reissue(authority: Authority, session: Session, patch: Mapping[str, Any], *,
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """What ``keys_read`` returns: the store's settings and its signing keys."""
+    """What ``keys_read`` returns: the store's settings and its signing keys. Equal to another but for the time."""
 
     #: None until a session service has taken up the store.
     placement: Placement | None
     longest_access_lifetime: int
     newest: str
+    #: Milliseconds since the epoch, by the store's clock.
+    now: int = field(compare=False)
     records: tuple[tuple[bytes, bytes, bytes], ...]
 
 
@@ -387,9 +399,10 @@ def claim_store(prefix: str, shards: int, access_token_lifetime: int) -> Flow[Pl
 
 def read_keys(prefix: str, *, private: bool) -> Flow[StoreState]:
     """Read the key ring, with the sealed private parts if asked."""
-    shards, longest, newest, *keys = yield Call("keys_read", root_tag(prefix), (int(private),))
+    shards, longest, newest, now, *keys = yield Call("keys_read", root_tag(prefix), (int(private),))
     placement = Placement(prefix, shards) if shards else None
-    return StoreState(placement, longest, newest.decode(), tuple((kid, public, sealed) for kid, public, sealed in keys))
+    records = tuple((kid, public, sealed) for kid, public, sealed in keys)
+    return StoreState(placement, longest, newest.decode(), now, records)
 
 
 def add_key(prefix: str, newest: str, key: RingKey, sealed: bytes, retired: Iterable[str]) -> Flow[bool]:
@@ -421,15 +434,11 @@ def _read(authority: Authority, handle: str) -> Flow[Record | None]:
 
 
 def _update(
-    authority: Authority, handle: str, sets: Mapping[str, bytes], deletes: Iterable[str]
-) -> Flow[Record | None]:
-    raw = _handle_or_none(handle)
-    if raw is None:
-        return None
+    authority: Authority, raw: bytes, sets: Mapping[str, bytes], deletes: Iterable[str], revision: str | int = ""
+) -> Flow[list[Any]]:
     pairs = [part for pair in sets.items() for part in pair]
-    call = Call("update", authority.tag_of_handle(raw), (_text(raw), len(sets), *pairs, *deletes))
-    reply = _same((yield call), _text(raw))
-    return Record.read(raw, reply[2:]) if len(reply) > 2 else None
+    args = (_text(raw), revision, len(sets), *pairs, *deletes)
+    return _same((yield Call("update", authority.tag_of_handle(raw), args)), _text(raw))
 
 
 def _merge(authority: Authority, handle: str, patch: Mapping[str, Any], now: float) -> Flow[Record | None]:
@@ -437,14 +446,18 @@ def _merge(authority: Authority, handle: str, patch: Mapping[str, Any], now: flo
     changes = strip_default_claims(json_object("patch", patch))
     sets = {name: value for name, value in changes.items() if value is not None}
     deletes = changes.keys() - sets.keys()
-    record = yield from _read(authority, handle)
-    if record is None:
-        return None
-    # Before anything is written: a payload that cannot be signed would lock the client out of refreshing.
-    kept = {name: value for name, value in record.payload.items() if name not in deletes}
-    authority.sign({**kept, **sets, **_sample_claims(record, authority.config.issuer, now)}, now)
     fields = {member_field(name): pack(value) for name, value in sets.items()}
-    return (yield from _update(authority, handle, fields, [member_field(name) for name in deletes]))
+    gone = [member_field(name) for name in deletes]
+    while True:
+        record = yield from _read(authority, handle)
+        if record is None:
+            return None
+        # Before anything is written: a payload that cannot be signed would lock the client out of refreshing.
+        kept = {name: value for name, value in record.payload.items() if name not in deletes}
+        authority.sign({**kept, **sets, **_sample_claims(record, authority.config.issuer, now)}, now)
+        reply = yield from _update(authority, record.handle, fields, gone, record.revision)
+        if reply[2:] != [b"CHANGED"]:  # by another merge, which may have taken the room
+            return Record.read(record.handle, reply[2:]) if len(reply) > 2 else None
 
 
 def _sample_claims(record: Record, issuer: str, now: float) -> dict[str, Any]:
@@ -477,6 +490,23 @@ def _handle_or_none(handle: str) -> bytes | None:
         return handle_bytes(handle)
     except InvalidClaim:
         return None
+
+
+def _check_id(name: str, value: str) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_USER_ID:
+        raise ValueError(f"{name} must be a str of 1 to {_MAX_USER_ID} characters")
+
+
+def _check_tenant(tenant: str) -> None:
+    if not isinstance(tenant, str) or not _TENANT.fullmatch(tenant):
+        raise ValueError("tenant must be 1 to 64 letters, digits, '.', '_' or '-', and start with a letter or digit")
+
+
+def _check_whose(user_id: str, tenant: str | None) -> None:
+    """Of whom something is asked. An empty tenant is refused: the scripts take it for all of them."""
+    _check_id("user_id", user_id)
+    if tenant is not None:
+        _check_tenant(tenant)
 
 
 def _span(name: str, value: int | None, default: int) -> int:

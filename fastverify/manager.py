@@ -143,13 +143,15 @@ class _ServiceVerifier(SessionVerifier):
             drive(self._store, self._add_key(state, ring))
         return placement
 
-    def _keep_ring(self) -> None:
+    def _keep_ring(self) -> flows.StoreState:
         prefix = self.config.key_prefix
         state = drive(self._store, flows.read_keys(prefix, private=True))
         self._take_over(state)
-        if self._ring.due_at(self.config.signing_key_interval) <= self._clock():
+        if self._ring.due_at(self.config.signing_key_interval) <= state.now / 1000:
             drive(self._store, self._add_key(state, self._ring))
-            self._take_over(drive(self._store, flows.read_keys(prefix, private=True)))
+            state = drive(self._store, flows.read_keys(prefix, private=True))
+            self._take_over(state)
+        return state
 
     def _take_over(self, state: flows.StoreState) -> None:
         super()._take_over(state)
@@ -163,10 +165,13 @@ class _ServiceVerifier(SessionVerifier):
         return KeyRing.read(state.records, self.service_keys)
 
     def _add_key(self, state: flows.StoreState, ring: KeyRing) -> Flow[RingKey | None]:
-        """Make a key and add it; None when another process was first."""
-        config, now = self.config, self._clock()
+        """Make a key and add it; None when another process was first.
+
+        Its times are the store's: one process whose clock is ahead would keep all of them from a new key.
+        """
+        config, now = self.config, state.now / 1000
         newest = ring.newest
-        created_at = max(int(now * 1000), newest.created_at + 1 if newest else 0)
+        created_at = max(state.now, newest.created_at + 1 if newest else 0)
         delay = publication_delay(config.signing_key_interval) if newest else 0
         key = generate_key(config.signing_algorithm, created_at=created_at, signs_at=created_at + int(delay * 1000))
         sealed = key.sealed_record(self.service_keys[0], self._random(12))
@@ -424,6 +429,7 @@ class AsyncSessions(_Verifying):
         """Use ``connect``. ``sources`` are ``clock``, ``monotonic`` and ``random``, for tests."""
         self._store = store.open_async()
         self._patience = wait
+        self._waiting: asyncio.Future[None] | None = None
         self._gateway = _ServiceVerifier(store, config, **sources)
 
     @classmethod
@@ -519,8 +525,10 @@ class AsyncSessions(_Verifying):
 
     async def aclose(self) -> None:
         """Stop following, and close the connections."""
-        await self._store.aclose()
-        await asyncio.to_thread(self._gateway.close)
+        try:
+            await self._store.aclose()
+        finally:  # cancelled, or in another loop than the connections'
+            await asyncio.to_thread(self._gateway.close)
 
     async def __aenter__(self) -> Self:
         await self._wait()
@@ -533,7 +541,10 @@ class AsyncSessions(_Verifying):
 
     async def _wait(self) -> None:
         if not self._gateway.is_up():
-            await asyncio.to_thread(self._gateway.wait, self._patience)
+            # One thread for all who wait: a thread each would take the executor away from the rest of the application.
+            if self._waiting is None or self._waiting.done():
+                self._waiting = asyncio.ensure_future(asyncio.to_thread(self._gateway.wait, self._patience))
+            await asyncio.shield(self._waiting)
 
     async def _run(self, begin: Callable[[], Flow[T]]) -> T:
         await self._wait()

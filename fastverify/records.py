@@ -13,6 +13,7 @@ from typing import Any
 
 import msgpack
 
+from .errors import StoreUnavailable
 from .session import SessionInfo, format_handle
 
 _MEMBER = "p:"
@@ -39,10 +40,23 @@ class Record:
     payload: dict[str, Any]
     device: dict[str, Any]
     data: Any
+    #: How often the payload has been changed.
+    revision: int = 0
 
     @classmethod
     def read(cls, handle: bytes, flat: Sequence[bytes]) -> Record:
-        """Read the flat list of fields and values that the scripts return."""
+        """Read the flat list of fields and values that the scripts return.
+
+        Raises:
+            StoreUnavailable: it is not a record that this version can read; that says nothing about the session.
+        """
+        try:
+            return cls._read(handle, flat)
+        except (KeyError, ValueError) as error:  # what msgpack raises is a ValueError, too
+            raise StoreUnavailable("a session's record in the store cannot be read") from error
+
+    @classmethod
+    def _read(cls, handle: bytes, flat: Sequence[bytes]) -> Record:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         members = {name[2:].decode(): value for name, value in fields.items() if name.startswith(b"p:")}
         return cls(
@@ -61,6 +75,7 @@ class Record:
             payload={name: unpack(value) for name, value in members.items()},
             device=unpack(fields[b"device"]),
             data=unpack(fields[b"data"]) if b"data" in fields else None,
+            revision=int(fields.get(b"rev", 0)),
         )
 
     def info(self) -> SessionInfo:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ._core import RevocationTable
 from .errors import ConfigError, StoreUnavailable
+from .flows import StoreState
 from .placement import Placement
 from .store import Call, Store
 
@@ -24,6 +25,8 @@ from .store import Call, Store
 POLL_INTERVAL = 1.0
 #: Log entries that one poll of one shard returns at most.
 _BATCH = 1_000
+#: Seconds that lie between two polls at least, whatever tokens come in.
+_NUDGE = 0.1
 #: Seconds between tries while the store is away: the first, and the longest.
 _RETRY_FIRST, _RETRY_LONGEST = 0.05, 1.0
 #: Seconds by which the core's coarse clock may be behind: the bound must hold by the exact one.
@@ -32,6 +35,17 @@ _TICK = 0.01
 _SWEEP = 60.0
 
 _log = logging.getLogger("fastverify.follower")
+_followers: weakref.WeakSet[Follower] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """A forked child has its parent's followers, but not their threads."""
+    for follower in list(_followers):
+        follower.begin_anew()
+
+
+# One hook for all: what is registered here can never be taken back.
+os.register_at_fork(after_in_child=_forked)
 
 
 @dataclass(slots=True)
@@ -51,6 +65,7 @@ class Follower:
         table: is kept current. Its ``fresh_until`` is this follower's alone.
         open_store: called in the thread whenever a start is made: claims or reads the store's layout.
         keep_ring: called in the thread at each poll: keeps the signing keys current.
+        forget: called at the start and in a forked child, which holds none of its parent's locks and knows nothing.
         staleness: B, in seconds.
         monotonic: seconds, the clock that ``table.fresh_until`` is compared with.
         wall: seconds since the epoch.
@@ -63,7 +78,8 @@ class Follower:
         table: RevocationTable,
         *,
         open_store: Callable[[], Placement],
-        keep_ring: Callable[[], None],
+        keep_ring: Callable[[], StoreState],
+        forget: Callable[[], None],
         staleness: float,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
@@ -73,22 +89,16 @@ class Follower:
         self._table = table
         self._open_store = open_store
         self._keep_ring = keep_ring
+        self._forget = forget
         self._staleness = staleness
         self._monotonic = monotonic
         self._wall = wall
         self._random = random
         self._closed = False
-        self._begin()
-        # A forked child has this object but not its thread.
-        me = weakref.ref(self)
+        self.begin_anew()
+        _followers.add(self)
 
-        def forked() -> None:
-            if (follower := me()) is not None:
-                follower._begin()
-
-        os.register_at_fork(after_in_child=forked)
-
-    def _begin(self) -> None:
+    def begin_anew(self) -> None:
         """Know nothing: at the start, and in a forked child."""
         self._lock = threading.Lock()
         self._changed = threading.Condition()
@@ -96,12 +106,15 @@ class Follower:
         self._thread: threading.Thread | None = None
         self._ready = False
         self._fatal: ConfigError | None = None
-        self._problem: StoreUnavailable | None = None
+        self._problem: Exception | None = None
+        self._said: set[type[Exception]] = set()
         self._id = self._random(16).hex()
         self._positions: list[_Position] = []
         self._last_ok: float | None = None
+        self._tried = float("-inf")
         self._polls = self._completed = 0
         self._table.fresh_until = float("-inf")
+        self._forget()
 
     def start(self) -> None:
         """Start the thread if it is not running."""
@@ -122,6 +135,8 @@ class Follower:
             self._closed = True
             thread = self._thread
         self._wake.set()
+        with self._changed:
+            self._changed.notify_all()
         if thread is not None:
             thread.join()
         self._table.fresh_until = float("-inf")
@@ -152,8 +167,9 @@ class Follower:
         return float("inf") if self._last_ok is None else self._monotonic() - self._last_ok
 
     def nudge(self) -> None:
-        """Poll now."""
-        self._wake.set()
+        """Poll now, unless that was tried a moment ago: whoever sends garbage must not set the pace."""
+        if self._monotonic() - self._tried >= _NUDGE:
+            self._wake.set()
 
     def wait(self, timeout: float) -> None:
         """Wait until ready.
@@ -165,10 +181,15 @@ class Follower:
         self.ensure()
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._fatal or self._closed, timeout)
-        if self._fatal is not None:
-            raise self._fatal
-        if not self._ready:
-            raise StoreUnavailable(f"not ready after {timeout:g} s") from self._problem
+            fatal, ready = self._fatal, self._ready
+        if ready:
+            return
+        if fatal is not None:
+            raise fatal.with_traceback(None)  # raised once a call, it would hold on to the frames of all of them
+        cause = f": {self._problem}" if isinstance(self._problem, StoreUnavailable) else ""
+        raise StoreUnavailable(
+            "the store is closed" if self._closed else f"not ready after {timeout:g} s{cause}"
+        ) from self._problem
 
     def wait_for_poll(self, timeout: float) -> None:
         """Wait until a poll that begins after this call has ended.
@@ -176,48 +197,56 @@ class Follower:
         Raises:
             StoreUnavailable: none did within ``timeout`` seconds.
         """
+        self.ensure()
         with self._changed:
             target = self._polls + 1
             self._wake.set()
-            if not self._changed.wait_for(lambda: self._completed >= target or self._closed, timeout):
+            self._changed.wait_for(lambda: self._completed >= target or self._closed, timeout)
+            if self._completed < target:
                 raise StoreUnavailable(f"the store was not polled within {timeout:g} s") from self._problem
 
     def _run(self) -> None:
         thread, pause, swept = threading.current_thread(), _RETRY_FIRST, self._monotonic()
         while not self._closed and self._thread is thread:
+            self._tried = self._monotonic()
             try:
                 if not self._positions:
                     self._bootstrap()
-                self._poll()
+                now = self._poll()
                 pause = _RETRY_FIRST
                 if self._monotonic() - swept > _SWEEP:
                     swept = self._monotonic()
-                    self._table.discard_expired(int(self._wall()))
+                    # By both clocks: what is forgotten does not come back when a clock that had jumped is put right.
+                    self._table.discard_expired(min(int(self._wall()), now))
                 self._wake.wait(POLL_INTERVAL)
-            except ConfigError as error:
-                with self._changed:
-                    self._fatal = error
-                    self._changed.notify_all()
-                return
             except Exception as error:
-                if isinstance(error, StoreUnavailable):
-                    if self._problem is None:  # said once an outage, not once a try
-                        _log.warning("%s", error)
-                    self._problem = error
-                else:
-                    _log.exception("the follower failed; it goes on")
+                self._failed(error)
                 self._wake.wait(pause)
                 pause = min(2 * pause, _RETRY_LONGEST)
                 self._revive()
             self._wake.clear()
+
+    def _failed(self, error: Exception) -> None:
+        """Go on, whatever it is: a gateway that serves when stale has nobody else who would start the thread again."""
+        if type(error) not in self._said:  # said once an outage, not once a try
+            self._said.add(type(error))
+            if isinstance(error, StoreUnavailable | ConfigError):
+                _log.warning("%s", error)
+            else:
+                _log.error("the follower failed; it goes on", exc_info=error)
+        with self._changed:
+            self._problem = error
+            if isinstance(error, ConfigError) and not self._ready:
+                self._fatal = error
+                self._changed.notify_all()
 
     def _revive(self) -> None:
         """Bring an embedded server back if it has died."""
         try:
             if not self._closed:
                 self._store.start()
-        except (StoreUnavailable, ConfigError) as error:
-            self._problem = error if isinstance(error, StoreUnavailable) else self._problem
+        except Exception as error:
+            self._failed(error)
 
     def _bootstrap(self) -> None:
         self._store.start()
@@ -235,13 +264,18 @@ class Follower:
 
     def _scan(self, tag: str, window: bytes) -> Iterator[bytes]:
         cursor: bytes | int = 0
-        while True:
-            cursor, entries = self._store.run(Call("follow_scan", tag, (window, cursor)))
+        server = None
+        while not self._closed:
+            cursor, entries, its = self._store.run(Call("follow_scan", tag, (window, cursor)))
+            if its != (server := server or its):
+                raise StoreUnavailable("another server answers than before; its revocations are read anew")
             yield b"".join(entries)
             if int(cursor) == 0:
                 return
+        raise StoreUnavailable("the store is closed")
 
-    def _poll(self) -> None:
+    def _poll(self) -> int:
+        """Catch up; the store's time, in seconds since the epoch."""
         with self._changed:
             self._polls += 1
         sent, behind = self._monotonic(), list(self._positions)
@@ -249,7 +283,10 @@ class Follower:
             calls = [Call("follow_poll", at.tag, (self._id, at.seq, at.nonce, _BATCH)) for at in behind]
             replies = self._store.run_many(calls)
             behind = [at for at, reply in zip(behind, replies, strict=True) if not self._apply(at, reply)]
-        self._keep_ring()
+        state = self._keep_ring()
+        if state.placement is not None and state.placement.tags != [at.tag for at in self._positions]:
+            self._positions = []
+            raise StoreUnavailable("the store has been laid out anew; its revocations are read anew")
         self._last_ok = sent
         self._table.fresh_until = sent + self._staleness - _TICK
         with self._changed:
@@ -257,8 +294,10 @@ class Follower:
             self._completed = self._polls
             if self._problem is not None:
                 _log.warning("the store answers again")
-            self._problem = None
+            self._problem = self._fatal = None
+            self._said.clear()
             self._changed.notify_all()
+        return state.now // 1000
 
     def _apply(self, at: _Position, reply: list[bytes]) -> bool:
         """Apply what came after a position and move it on; whether that was all."""

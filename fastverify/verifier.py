@@ -11,8 +11,9 @@ from typing import Self
 
 from . import flows
 from ._core import CacheInfo, RevocationTable, Verifier, parse_unverified
-from .config import WhenStale, check_prefix
+from .config import WhenStale, check_prefix, check_staleness
 from .errors import (
+    ConfigError,
     InvalidToken,
     RevokedToken,
     StoreUnavailable,
@@ -54,6 +55,9 @@ class SessionVerifier:
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        if not isinstance(issuer, str):  # a Verifier takes None for any issuer
+            raise ConfigError("issuer", "must be a str: API domain, gateway path and base path")
+        check_staleness("staleness", staleness)
         self._store = store
         self._prefix = check_prefix("prefix", prefix)
         self._clock = clock
@@ -64,13 +68,12 @@ class SessionVerifier:
         )
         self._state: flows.StoreState | None = None
         self._ring = KeyRing()
-        self._unknown: dict[str, int] = {}
-        self._unknown_lock = threading.Lock()
         self._follower = Follower(
             store,
             self._table,
             open_store=self._open,
             keep_ring=self._keep_ring,
+            forget=self._forget,
             staleness=staleness,
             monotonic=monotonic,
             wall=clock,
@@ -99,12 +102,12 @@ class SessionVerifier:
             audience: refuse tokens whose ``aud`` names none of these; None: ``aud`` is not looked at.
             leeway: seconds that clocks may differ when ``exp`` is checked, at most 60.
             wait: seconds to wait; 0: return at once, and ``verify`` raises StoreUnavailable until ready.
-            when_stale: what to do when the store has not been heard from for ``staleness`` seconds.
+            when_stale: what to do when the store has not been heard from for ``staleness`` seconds, at least 2.
             cache_size: verified tokens to remember.
             prefix: the ``key_prefix`` of the session service.
 
         Raises:
-            ConfigError: the URL or the store's settings cannot be used.
+            ConfigError: the URL, an argument or the store's settings cannot be used.
             StoreUnavailable: not ready in time, for example because no session service has used the store yet.
         """
         gateway = cls(
@@ -224,6 +227,12 @@ class SessionVerifier:
         self._follower.nudge()
         return False
 
+    def _forget(self) -> None:
+        """Hold no locks and know no polls: at the start, and in a forked child."""
+        self._ring_lock = threading.Lock()
+        self._unknown: dict[str, int] = {}
+        self._unknown_lock = threading.Lock()
+
     def _open(self) -> Placement:
         """Read the store's layout."""
         state = drive(self._store, flows.read_keys(self._prefix, private=False))
@@ -231,16 +240,21 @@ class SessionVerifier:
             raise StoreUnavailable("no session service has used this store yet")
         return state.placement
 
-    def _keep_ring(self) -> None:
+    def _keep_ring(self) -> flows.StoreState:
         """Read the key ring, and take it over if it has changed."""
-        self._take_over(drive(self._store, flows.read_keys(self._prefix, private=False)))
+        state = drive(self._store, flows.read_keys(self._prefix, private=False))
+        self._take_over(state)
+        return state
 
     def _take_over(self, state: flows.StoreState) -> None:
-        if state != self._state:
-            self._ring = self._read_ring(state)
-            if self._ring.keys:
-                self._verifier.replace_keys(self._ring.key_set())
-            self._state = state
+        # One at a time: half of one ring and half of another would last until the ring next changes. An older one that
+        # comes late lasts until the next poll.
+        with self._ring_lock:
+            if state != self._state:
+                self._ring = self._read_ring(state)
+                if self._ring.keys:
+                    self._verifier.replace_keys(self._ring.key_set())
+                self._state = state
 
     def _read_ring(self, state: flows.StoreState) -> KeyRing:
         return KeyRing.read(state.records)

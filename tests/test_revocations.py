@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+import traceback
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from facades import settings
-from fix_stores import Launch
+from facades import Clock, settings
+from fix_stores import PATIENT, Launch
 
 from fastverify import (
+    AsyncSessions,
+    ConfigError,
     RevokedToken,
     Sessions,
     SessionVerifier,
@@ -26,8 +33,10 @@ from fastverify import (
     TryRefreshToken,
     Unauthorised,
     UnknownKey,
+    flows,
+    revocations,
 )
-from fastverify.store import Call, open_store
+from fastverify.store import Call, drive, open_store
 
 ISSUER = "http://api.test/auth"
 
@@ -49,6 +58,12 @@ def refuses(gateway: SessionVerifier | Sessions, token: str) -> bool:
         assert isinstance(error.__cause__, RevokedToken)
         return True
     return False
+
+
+def under_another_kid(token: str, kid: str) -> str:
+    """The token with another key id in its header, and so with a signature that is none."""
+    header = json.dumps({"alg": "ES256", "kid": kid, "typ": "JWT", "version": "5"}).encode()
+    return f"{base64.urlsafe_b64encode(header).decode().rstrip('=')}.{token.partition('.')[2]}"
 
 
 @pytest.fixture
@@ -364,3 +379,219 @@ def _command(url: str, *words: str) -> None:
 def iter_once(words: tuple[str, ...]) -> Generator[list[tuple[str, ...]], list[Any], list[Any]]:
     """A talk of one command."""
     return (yield [words])
+
+
+# --- what may not be missed, and what may not end ---
+
+
+def test_a_clock_that_jumps_ahead_and_back_forgets_no_revocation(
+    store_url: str, unique_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocations, "_SWEEP", -1.0)  # at every poll
+    clock = Clock(time.time())
+    sessions = Sessions(open_store(store_url), settings(unique_prefix), clock=clock)
+    try:
+        issued = sessions.create("user-1")
+        sessions.revoke(issued.session.handle)
+        clock.now += 1_000_000
+        for _ in range(2):
+            sessions.gateway.wait_for_poll()
+        clock.now -= 1_000_000
+        assert refuses(sessions, issued.access_token)
+    finally:
+        sessions.close()
+
+
+def test_a_store_that_is_laid_out_anew_is_followed_in_all_its_shards(launch: Launch) -> None:
+    server = launch()
+    with Sessions.connect(server.url, settings("fv", shards=1)):
+        gateway = SessionVerifier.connect(server.url, issuer=ISSUER)
+    with gateway, server.client() as client:
+        client.flushall()
+        with Sessions.connect(server.url, settings("fv", shards=8)) as service:
+            issued = [service.create(f"user-{n}") for n in range(12)]
+            service.revoke_many([each.session.handle for each in issued])
+            until(lambda: len(gateway._follower._positions) == 8)
+            gateway.wait_for_poll()
+            assert all(refuses(gateway, each.access_token) for each in issued)
+
+
+def test_a_server_that_is_replaced_while_its_sets_are_read_is_read_anew(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cursor of one server process passes over a good part of the set in another."""
+    server = launch()
+    with Sessions.connect(server.url, settings("fv", shards=1)) as service:
+        service.revoke_many(str(uuid.uuid4()) for _ in range(4_000))
+    store = open_store(server.url, **PATIENT)
+    scans = itertools.count(1)
+    ask = store.run
+
+    def run(call: Call) -> Any:
+        if call.script == "follow_scan" and next(scans) == 3:
+            server.stop()
+            server.start()
+        return ask(call)
+
+    monkeypatch.setattr(store, "run", run)
+    with SessionVerifier(store, issuer=ISSUER) as gateway:
+        gateway.start(30)
+        assert gateway.revoked_entries == 4_000
+
+
+@pytest.mark.parametrize("error", [ConfigError("jwks", "no key can be used"), OSError("no more processes"), KeyError()])
+def test_whatever_fails_the_follower_goes_on(service: Sessions, error: Exception, store_url: str) -> None:
+    """A gateway that serves when stale never says unavailable, and so would not start another thread."""
+    issued = service.create("user-1")
+    prefix = service.config.key_prefix
+    with SessionVerifier.connect(store_url, issuer=ISSUER, prefix=prefix, when_stale="allow") as gateway:
+        follower = gateway._follower
+        keep_ring, start, failed = follower._keep_ring, gateway._store.start, threading.Semaphore(0)
+
+        def fail() -> Any:
+            failed.release()
+            raise error
+
+        follower._keep_ring = gateway._store.start = fail  # type: ignore[method-assign]
+        for _ in range(4):
+            assert failed.acquire(timeout=20)
+        follower._keep_ring, gateway._store.start = keep_ring, start  # type: ignore[method-assign]
+        service.revoke(issued.session.handle)
+        until(lambda: refuses(gateway, issued.access_token))
+
+
+def test_a_mistake_in_the_setup_that_is_put_right_needs_no_restart_and_holds_no_frames(launch: Launch) -> None:
+    server = launch(**{"maxmemory-policy": "allkeys-lru"})
+    sessions = Sessions(open_store(server.url), settings("fv"))
+    try:
+        depths = set()
+        for _ in range(3):
+            with pytest.raises(ConfigError) as caught:
+                sessions.create("user-1")
+            depths.add(len(traceback.extract_tb(caught.value.__traceback__)))
+        assert len(depths) == 1, "one and the same error must not gather the frames of every call that it ended"
+        with server.client() as client:
+            client.config_set("maxmemory-policy", "noeviction")
+        until(lambda: sessions.ready)
+        assert sessions.create("user-1")
+    finally:
+        sessions.close()
+
+
+def test_close_wakes_whoever_waits(unused_tcp_port: int) -> None:
+    gateway = SessionVerifier(open_store(f"redis://127.0.0.1:{unused_tcp_port}/0"), issuer=ISSUER)
+    gateway.start(0)
+    said: list[str] = []
+
+    def wait(how: Callable[[float], None]) -> None:
+        try:
+            how(300)
+        except StoreUnavailable as error:
+            said.append(str(error))
+
+    waiting = [threading.Thread(target=wait, args=(how,)) for how in (gateway._follower.wait, gateway.wait_for_poll)]
+    for thread in waiting:
+        thread.start()
+    gateway.close()
+    for thread in waiting:
+        thread.join(20)
+    assert len(said) == 2
+
+
+def test_garbage_does_not_set_the_pace_of_the_polls() -> None:
+    clock = Clock(1000.0)
+    gateway = SessionVerifier(open_store("redis://127.0.0.1:1/0"), issuer=ISSUER, monotonic=clock)
+    follower = gateway._follower
+    follower._tried = clock.now
+    follower.nudge()
+    assert not follower._wake.is_set()
+    clock.now += 1
+    follower.nudge()
+    assert follower._wake.is_set()
+
+
+def test_a_forked_child_counts_its_own_polls(service: Sessions, gateway: SessionVerifier) -> None:
+    """Else a kid that the parent did not know stayed unknown until the child had polled as often as the parent."""
+    token = under_another_kid(service.create("user-1").access_token, "d-99")
+    for _ in range(20):
+        gateway.wait_for_poll()
+    with pytest.raises(StoreUnavailable):
+        gateway.verify(token)
+    gateway._follower.begin_anew()
+    gateway._follower.wait(20)
+    with pytest.raises(StoreUnavailable):
+        gateway.verify(token)
+    gateway.wait_for_poll()
+    with pytest.raises(TryRefreshToken):
+        gateway.verify(token)
+
+
+def test_two_rings_that_come_at_once_are_not_mixed(service: Sessions, gateway: SessionVerifier) -> None:
+    """``rotate_keys`` takes a ring over in its caller's thread, and the follower in its own."""
+    gateway._follower.close()
+    old = gateway._state
+    service.rotate_keys()
+    new = drive(service._store, flows.read_keys(service.config.key_prefix, private=False))
+    begun, go_on = threading.Event(), threading.Event()
+    verifier = gateway._verifier
+
+    class Slow:
+        def replace_keys(self, keys: Any) -> None:
+            if threading.current_thread() is first:
+                begun.set()
+                assert go_on.wait(20)
+            verifier.replace_keys(keys)
+
+    gateway._verifier = Slow()  # type: ignore[assignment]
+    first = threading.Thread(target=gateway._take_over, args=(new,))
+    second = threading.Thread(target=gateway._take_over, args=(old,))
+    first.start()
+    assert begun.wait(20)
+    second.start()
+    second.join(0.1)  # it cannot end yet; where nothing kept it out, it would
+    go_on.set()
+    first.join(20)
+    second.join(20)
+    assert gateway._state is not None
+    assert {key.kid for key in gateway._ring.keys} == {kid.decode() for kid, *_ in gateway._state.records}
+
+
+async def test_many_calls_wait_for_readiness_in_one_thread(unused_tcp_port: int) -> None:
+    """With a thread each they would fill the executor, which the rest of the application needs, and wait in turns."""
+    sessions = AsyncSessions.connect(f"redis://127.0.0.1:{unused_tcp_port}/0", settings("fv"), wait=0.2)
+    waits = []
+    wait = sessions._gateway.wait
+    sessions._gateway.wait = lambda timeout: (waits.append(timeout), wait(timeout))[1]  # type: ignore[method-assign]
+    results = await asyncio.gather(*(sessions.create("user-1") for _ in range(50)), return_exceptions=True)
+    await sessions.aclose()
+    assert {type(result) for result in results} == {StoreUnavailable}
+    assert waits == [0.2]
+
+
+async def test_a_close_that_is_cancelled_leaves_no_follower_behind(
+    store_url: str, unique_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = AsyncSessions.connect(store_url, settings(unique_prefix))
+    await sessions.create("user-1")
+    close_connections = sessions._store.aclose
+
+    async def cancelled() -> None:
+        await close_connections()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(sessions._store, "aclose", cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        await sessions.aclose()
+    thread = sessions._gateway._follower._thread
+    assert thread is not None and not thread.is_alive()
+
+
+def test_a_process_whose_clock_is_ahead_keeps_nobody_from_a_new_key(store_url: str, unique_prefix: str) -> None:
+    year = 365 * 86_400
+    ahead = Sessions(open_store(store_url), settings(unique_prefix), clock=lambda: time.time() + year)
+    try:
+        ahead.jwks()
+        ahead.rotate_keys()
+        assert all(key.signs_at / 1000 < time.time() + 3_600 for key in ahead.gateway._ring.keys)
+    finally:
+        ahead.close()

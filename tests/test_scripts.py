@@ -477,6 +477,39 @@ def test_a_call_trims_a_hundred_at_most(lab: Lab) -> None:
     assert seqs(lab, tag) == [250, 251, 252, 253], "the oldest left has a young successor"
 
 
+def test_of_two_merges_at_once_the_one_that_no_longer_fits_is_refused(lab: Lab) -> None:
+    """Each fits alone. Both together could not be signed, and the client could never refresh again."""
+    issued = lab.create()
+    handle = issued.session.handle
+    merges = [flows.merge_payload(lab.authority, handle, {name: name * 3000}, now=time.time()) for name in "ab"]
+    reads = [lab.store.run(next(merge)) for merge in merges]
+    writes = [merge.send(read) for merge, read in zip(merges, reads, strict=True)]
+    lab.store.run(writes[0])
+    call = merges[1].send(lab.store.run(writes[1]))
+    with pytest.raises(ValueError, match="access token"):
+        merges[1].send(lab.store.run(call))
+    assert lab.refresh(issued.refresh_token).session.payload == {"a": "a" * 3000}
+    for merge in merges:
+        merge.close()
+
+
+@pytest.mark.parametrize("fields", [{"device": None}, {"device": b"\xc1"}, {"p:x": b""}, {"created_at": b"soon"}])
+def test_a_record_that_cannot_be_read_says_nothing_about_the_session(lab: Lab, fields: dict[str, bytes | None]) -> None:
+    issued = lab.create(payload={"x": 1})
+    for name, value in fields.items():
+        if value is None:
+            lab.redis.hdel(lab.record_key(issued), name)
+        else:
+            lab.redis.hset(lab.record_key(issued), name, value)
+    for flow in (
+        flows.refresh(lab.authority, issued.refresh_token, now=time.time(), random=os.urandom),
+        flows.info(lab.authority, issued.session.handle),
+        flows.merge_payload(lab.authority, issued.session.handle, {}, now=time.time()),
+    ):
+        with pytest.raises(StoreUnavailable, match="cannot be read"):
+            lab.run(flow)
+
+
 # --- following ---
 
 
@@ -496,7 +529,7 @@ def test_a_follower_that_bootstraps_and_polls_misses_nothing(lab: Lab) -> None:
     lab.revoke(*handles[10:20])
     known, cursor = set(), None
     while cursor != b"0":
-        cursor, entries = lab.call("follow_scan", tag, windows[0], cursor or 0)
+        cursor, entries, _ = lab.call("follow_scan", tag, windows[0], cursor or 0)
         known.update(entries)
     lab.revoke(*handles[20:])
     while len(reply := lab.call("follow_poll", tag, b"me", seq, nonce, 7)) > 1:
