@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastverify import Config, ConfigError
+from fastverify import Config, ConfigError, SessionVerifier
 
 SECRET = bytes(range(32))
 
@@ -106,6 +106,28 @@ def test_a_setting_that_cannot_work_is_refused_by_name(field: str, value: Any) -
         config(**{field: value})
     assert caught.value.field == field
     assert str(caught.value).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("issuer", None),
+        ("issuer", ""),
+        ("audience", []),
+        ("leeway", 61),
+        ("staleness", 0),
+        ("staleness", float("nan")),
+        ("staleness", "5"),
+        ("when_stale", "ignore"),
+        ("cache_size", -1),
+        ("prefix", "a{b}"),
+    ],
+)
+def test_an_argument_of_a_gateway_that_cannot_work_is_refused_by_name(field: str, value: Any) -> None:
+    arguments: dict[str, Any] = {"issuer": "https://api.example.com/auth", "wait": 0, field: value}
+    with pytest.raises(ConfigError) as caught:
+        SessionVerifier.connect("redis://127.0.0.1:1/0", **arguments)
+    assert caught.value.field == field
 
 
 def test_a_list_of_secrets_is_kept_in_order() -> None:

@@ -153,6 +153,7 @@ async def test_a_payload_that_no_verifier_would_accept_is_refused_before_anythin
         {"lifetime": 0},
         {"idle_timeout": 10**9},
         {"data": {1, 2}},
+        {"anti_csrf": "yes"},
     ],
 )
 async def test_arguments_that_cannot_be_used_are_refused(life: Facade, options: dict[str, Any]) -> None:
@@ -163,6 +164,28 @@ async def test_arguments_that_cannot_be_used_are_refused(life: Facade, options: 
             await life.create(user)
         with pytest.raises(ValueError):
             await life.create("user-1", login_id=user or "")
+
+
+async def test_whose_sessions_are_meant_must_be_said_plainly(life: Facade) -> None:
+    """A slip must not end more sessions than were meant, nor fewer."""
+    issued = await life.create("user-1", tenant="acme")
+    for operation in (life.revoke_user, life.handles, life.list_sessions):
+        for user in ("", "u" * 257, 7, None, b"user-1"):
+            with pytest.raises(ValueError, match="user_id"):
+                await operation(user)
+        for tenant in ("", "a b", 7):
+            with pytest.raises(ValueError, match="tenant"):
+                await operation("user-1", tenant=tenant)
+    with pytest.raises(ValueError, match="except_handle"):
+        await life.revoke_user("user-1", except_handle="no handle at all")
+    for one in (None, 7, b"x" * 36):
+        with pytest.raises(TypeError):
+            await life.revoke(one)
+        with pytest.raises(TypeError):
+            await life.info(one)
+    with pytest.raises(TypeError, match="several handles"):
+        await life.revoke_many(issued.session.handle)
+    assert await life.handles("user-1") == [issued.session.handle]
 
 
 async def test_session_data_stays_on_the_server(life: Facade) -> None:
