@@ -286,6 +286,38 @@ def test_a_session_that_is_over_does_not_count_against_the_limit(store: Store, u
         assert lab.redis.zcard(f"{lab.tag(over)}:u:user-1") == 2
 
 
+def commands_run(lab: Lab) -> int:
+    """How many commands the store has run so far, those of its scripts included."""
+    return sum(int(row["calls"]) for row in lab.redis.info("commandstats").values())
+
+
+def test_without_a_limit_a_sign_in_costs_no_more_for_a_user_of_many_sessions(
+    launch: Launch, unique_prefix: str
+) -> None:
+    """A script holds up everybody: it must not take as long as somebody has signed in often."""
+    store = open_store(launch().url, **PATIENT)
+    costs = []
+    with lab_of(store, unique_prefix) as lab:
+        for _ in range(3):
+            before = commands_run(lab)
+            lab.create()
+            costs.append(commands_run(lab) - before)
+            for _ in range(100):
+                lab.create()
+    store.close()
+    assert costs[2] == costs[1] < 50
+
+
+def test_without_a_limit_sessions_that_are_over_leave_the_index_as_it_grows(store: Store, unique_prefix: str) -> None:
+    with lab_of(store, unique_prefix) as lab:
+        over = [lab.create(idle_timeout=60) for _ in range(40)]
+        lab.advance(61)
+        alive = [lab.create() for _ in range(100)]
+        index = f"{lab.tag(over[0])}:u:user-1"
+        # Each sign-in looks at 8 of at most 140: one that is over stays with a chance of less than (132 / 140) ** 100, or 0.3 %.
+        assert lab.redis.zcard(index) < len(alive) + 10
+
+
 def test_a_limit_that_was_lowered_ends_thousands_in_one_step(store: Store, unique_prefix: str) -> None:
     """More than Lua can unpack."""
     with lab_of(store, unique_prefix, max_sessions_per_user=1) as lab:
