@@ -164,6 +164,11 @@ class SessionVerifier:
         """Revocations held."""
         return len(self._table)
 
+    @property
+    def stale_served(self) -> int:
+        """Verifications that were served although stale, as ``when_stale="allow"`` permits."""
+        return self._table.stale_served
+
     def cache_info(self) -> CacheInfo:
         """Figures of the verified-token cache."""
         return self._verifier.cache_info()

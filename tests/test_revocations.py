@@ -224,8 +224,10 @@ def test_a_gateway_that_hears_nothing_goes_stale(launch: Launch, when_stale: str
         assert gateway.verify(token).user_id == "user-1"
         server.kill()
         until(lambda: not gateway.ready)
+        assert gateway.stale_served == 0
         if when_stale == "allow":
             assert gateway.verify(token).user_id == "user-1"
+            assert gateway.stale_served == 1
         else:
             with pytest.raises(StoreUnavailable):
                 gateway.verify(token)
