@@ -314,7 +314,7 @@ def test_without_a_limit_sessions_that_are_over_leave_the_index_as_it_grows(stor
         lab.advance(61)
         alive = [lab.create() for _ in range(100)]
         index = f"{lab.tag(over[0])}:u:user-1"
-        # Each sign-in looks at 8 of at most 140: one that is over stays with a chance of less than (132 / 140) ** 100, or 0.3 %.
+        # Each sign-in looks at 8 of at most 140: one that is over stays with a chance below (132 / 140) ** 100 = 0.3 %.
         assert lab.redis.zcard(index) < len(alive) + 10
 
 
