@@ -73,6 +73,8 @@ class _ServiceVerifier(SessionVerifier):
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        if not isinstance(config, Config):
+            raise TypeError(f"config must be a Config, not {type(config).__name__}")
         super().__init__(
             store,
             issuer=config.issuer,
@@ -235,6 +237,11 @@ class _Verifying:
             raise DuplicateCookies("refresh tokens of more than one session")
         return max(known, key=lambda text: known[text].generation)
 
+    def _shed(self, refresh_token: str) -> None:
+        """Garbage is refused at once: it waits for nothing, not even for a store that is away at the start."""
+        if parse_refresh_token(self._gateway.service_keys, refresh_token) is None:
+            raise Unauthorised("not a refresh token of this service")
+
     def jwks_max_age(self) -> int:
         """Seconds for which the JWK set may be cached: until the next key is made, at least 1."""
         due = self._gateway.authority.ring.due_at(self.config.signing_key_interval)
@@ -322,6 +329,7 @@ class Sessions(_Verifying):
             TooManyRefreshes: try again after ``retry_after`` seconds.
             StoreUnavailable: nothing is known to have happened; the same call is safe to repeat.
         """
+        self._shed(refresh_token)
         return self._run(lambda: self._refresh(refresh_token, anti_csrf_token))
 
     def verify_strict(
@@ -454,6 +462,7 @@ class AsyncSessions(_Verifying):
 
     async def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """As ``Sessions.refresh``."""
+        self._shed(refresh_token)
         return await self._run(lambda: self._refresh(refresh_token, anti_csrf_token))
 
     async def verify_strict(

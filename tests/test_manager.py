@@ -504,14 +504,24 @@ async def test_a_service_on_a_dead_store_says_unavailable(life: Facade, unused_t
             sessions.verify(token)
         with pytest.raises(StoreUnavailable):
             sessions.create("user-1")
+        with pytest.raises(Unauthorised):
+            sessions.refresh("garbage")
     finally:
         sessions.close()
     waiting = AsyncSessions(open_store(url), settings("x"), wait=0.3)
     try:
         with pytest.raises(StoreUnavailable):
             await waiting.create("user-1")
+        with pytest.raises(Unauthorised):
+            await waiting.refresh("garbage")
     finally:
         await waiting.aclose()
+
+
+@pytest.mark.parametrize("manager", [Sessions, AsyncSessions])
+def test_settings_that_are_no_config_are_refused(manager: type[Sessions | AsyncSessions], unused_tcp_port: int) -> None:
+    with pytest.raises(TypeError, match="config must be a Config"):
+        manager.connect(f"redis://127.0.0.1:{unused_tcp_port}", {"api_domain": "x"})  # type: ignore[arg-type]
 
 
 def _segment(token: str, number: int) -> bytes:
