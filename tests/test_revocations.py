@@ -531,9 +531,11 @@ def test_a_forked_child_counts_its_own_polls(service: Sessions, gateway: Session
 def test_two_rings_that_come_at_once_are_not_mixed(service: Sessions, gateway: SessionVerifier) -> None:
     """``rotate_keys`` takes a ring over in its caller's thread, and the follower in its own."""
     gateway._follower.close()
-    old = gateway._state
-    service.rotate_keys()
-    new = drive(service._store, flows.read_keys(service.config.key_prefix, private=False))
+    rings = []
+    for _ in range(2):
+        service.rotate_keys()
+        rings.append(drive(service._store, flows.read_keys(service.config.key_prefix, private=False)))
+    older, newer = rings
     begun, go_on = threading.Event(), threading.Event()
     verifier = gateway._verifier
 
@@ -545,8 +547,8 @@ def test_two_rings_that_come_at_once_are_not_mixed(service: Sessions, gateway: S
             verifier.replace_keys(keys)
 
     gateway._verifier = Slow()  # type: ignore[assignment]
-    first = threading.Thread(target=gateway._take_over, args=(new,))
-    second = threading.Thread(target=gateway._take_over, args=(old,))
+    first = threading.Thread(target=gateway._take_over, args=(newer,))
+    second = threading.Thread(target=gateway._take_over, args=(older,))
     first.start()
     assert begun.wait(20)
     second.start()
