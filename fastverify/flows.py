@@ -100,7 +100,10 @@ class Authority:
         if key is None:
             raise StoreUnavailable("the store holds no signing key that this service can open")
         text = signing_input(key.kid, key.algorithm, payload)
-        return minted_session(f"{text}.{key.sign(text)}")
+        session = minted_session(f"{text}.{key.sign(text)}")
+        if (session.claims.not_before or 0) > now:
+            raise ValueError("the payload's nbf lies in the future: the access token could not be used")
+        return session
 
     def issue(self, record: Record, refresh_token: str, *, changed: bool, now: float) -> Issued:
         """The tokens of a record's current generation (wire.md section 1.1, version 5: the ten claims)."""

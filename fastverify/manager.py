@@ -6,36 +6,24 @@ The two differ by ``await`` only. Verification is an ordinary function in both: 
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from . import flows
 from .config import Config
-from .errors import (
-    ConfigError,
-    DuplicateCookies,
-    StoreUnavailable,
-    TokenTheftDetected,
-    TryRefreshToken,
-    Unauthorised,
-)
-from .flows import Authority, Outcome
-from .key_ring import KeyRing, RingKey, generate_key, publication_delay
-from .placement import Placement
-from .session import Issued, Session, SessionInfo, handle_bytes
+from .errors import DuplicateCookies, TryRefreshToken, Unauthorised
+from .key_keeper import KeyKeeper
+from .key_ring import publication_delay
+from .session import Issued, Session, SessionInfo
 from .store import Flow, Store, drive, drive_async, open_store
-from .tokens import ServiceKeys, parse_refresh_token, same_text
+from .tokens import parse_refresh_token, same_text
 from .verifier import SessionVerifier
 
 T = TypeVar("T")
 
 #: Seconds to wait for keys and revocations at the start, unless told otherwise.
 WAIT = 10.0
-#: Seconds that caches may keep the JWK set at most.
-_MAX_JWKS_AGE = 3_600
 
 
 class CreateOptions(TypedDict, total=False):
@@ -61,131 +49,10 @@ class CreateOptions(TypedDict, total=False):
     anti_csrf: bool
 
 
-class _ServiceVerifier(SessionVerifier):
-    """The verifier inside a session service: it also holds the private keys, and makes new ones when they are due."""
-
-    def __init__(
-        self,
-        store: Store,
-        config: Config,
-        *,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        random: Callable[[int], bytes] = os.urandom,
-    ) -> None:
-        if not isinstance(config, Config):
-            raise TypeError(f"config must be a Config, not {type(config).__name__}")
-        super().__init__(
-            store,
-            issuer=config.issuer,
-            when_stale=config.when_stale,
-            staleness=config.revocation_staleness,
-            cache_size=config.cache_size,
-            prefix=config.key_prefix,
-            clock=clock,
-            monotonic=monotonic,
-            random=random,
-        )
-        self.config = config
-        self.service_keys = tuple(ServiceKeys.derive(secret) for secret in config.secrets)
-        self._authority: Authority | None = None
-
-    @property
-    def authority(self) -> Authority:
-        """What the service knows now; only once it is ready."""
-        if self._authority is None:
-            raise StoreUnavailable("the signing keys are not loaded yet")
-        return self._authority
-
-    def is_up(self) -> bool:
-        """Whether the service has what it needs to issue tokens."""
-        self._follower.ensure()
-        return self._authority is not None and self._follower.ready
-
-    def wait(self, timeout: float) -> None:
-        """Wait until ``is_up``."""
-        self._follower.wait(timeout)
-
-    def applying(self, flow: Flow[Outcome[T]]) -> Flow[T]:
-        """The flow, with the sessions that it ends refused here at once."""
-        life = self.authority.entry_life
-        try:
-            outcome = yield from flow
-        except TokenTheftDetected as theft:
-            self.refuse((handle_bytes(theft.handle),), life)
-            raise
-        self.refuse(outcome.ended, life)
-        return outcome.value
-
-    def rotate_keys(self) -> Flow[str]:
-        """Publish a new key now; it signs after its publication delay."""
-        prefix = self.config.key_prefix
-        while True:
-            state = yield from flows.read_keys(prefix, private=True)
-            key = yield from self._add_key(state, self._read_ring(state))
-            self._take_over((yield from flows.read_keys(prefix, private=True)))
-            if key is not None:
-                return key.kid
-
-    def _open(self) -> Placement:
-        config = self.config
-        claim = flows.claim_store(config.key_prefix, config.shards, config.access_token_lifetime)
-        placement = drive(self._store, claim)
-        state = drive(self._store, flows.read_keys(config.key_prefix, private=True))
-        ring = self._read_ring(state)
-        if ring.keys and not any(key.private for key in ring.keys):
-            raise ConfigError(
-                "secret",
-                "does not open this store's signing keys, which were made under another one: use that one, or list it "
-                "behind the new one; a new application needs a key_prefix of its own",
-            )
-        # Asked once a start, not at every poll: while a change of algorithm is rolled out, old and new processes
-        # would otherwise make keys in turn.
-        if ring.newest is not None and ring.newest.algorithm != config.signing_algorithm:
-            drive(self._store, self._add_key(state, ring))
-        return placement
-
-    def _keep_ring(self) -> flows.StoreState:
-        prefix = self.config.key_prefix
-        state = drive(self._store, flows.read_keys(prefix, private=True))
-        self._take_over(state)
-        if self._ring.due_at(self.config.signing_key_interval) <= state.now / 1000:
-            drive(self._store, self._add_key(state, self._ring))
-            state = drive(self._store, flows.read_keys(prefix, private=True))
-            self._take_over(state)
-        return state
-
-    def _take_over(self, state: flows.StoreState) -> None:
-        super()._take_over(state)
-        if state.placement is None:
-            raise StoreUnavailable("the store has been emptied")
-        self._authority = Authority(
-            self.config, self.service_keys, self._ring, state.placement, state.longest_access_lifetime
-        )
-
-    def _read_ring(self, state: flows.StoreState) -> KeyRing:
-        return KeyRing.read(state.records, self.service_keys)
-
-    def _add_key(self, state: flows.StoreState, ring: KeyRing) -> Flow[RingKey | None]:
-        """Make a key and add it; None when another process was first.
-
-        Its times are the store's: one process whose clock is ahead would keep all of them from a new key.
-        """
-        config, now = self.config, state.now / 1000
-        newest = ring.newest
-        created_at = max(state.now, newest.created_at + 1 if newest else 0)
-        delay = publication_delay(config.signing_key_interval) if newest else 0
-        key = generate_key(config.signing_algorithm, created_at=created_at, signs_at=created_at + int(delay * 1000))
-        sealed = key.sealed_record(self.service_keys[0], self._random(12))
-        retired = ring.retired(now, state.longest_access_lifetime)
-        added = yield from flows.add_key(config.key_prefix, state.newest, key, sealed, retired)
-        return key if added else None
-
-
 class _Verifying:
     """What both facades share: everything that needs no store."""
 
-    _gateway: _ServiceVerifier
+    _gateway: KeyKeeper
 
     @property
     def config(self) -> Config:
@@ -243,9 +110,14 @@ class _Verifying:
             raise Unauthorised("not a refresh token of this service")
 
     def jwks_max_age(self) -> int:
-        """Seconds for which the JWK set may be cached: until the next key is made, at least 1."""
-        due = self._gateway.authority.ring.due_at(self.config.signing_key_interval)
-        return max(1, min(_MAX_JWKS_AGE, int(due - self._gateway._clock())))
+        """Seconds for which the JWK set may be cached, at least 1.
+
+        Until the next key is made, and no longer than a key is published before it signs: so a cache that is never
+        older than this knows every key in time, also one that ``rotate_keys`` has made.
+        """
+        interval = self.config.signing_key_interval
+        due = self._gateway.authority.ring.due_at(interval)
+        return max(1, int(min(publication_delay(interval), due - self._gateway._clock())))
 
     def _create(self, user_id: str, options: CreateOptions) -> Flow[Issued]:
         gateway = self._gateway
@@ -292,7 +164,7 @@ class Sessions(_Verifying):
         """Use ``connect``. ``sources`` are ``clock``, ``monotonic`` and ``random``, for tests."""
         self._store = store
         self._patience = wait
-        self._gateway = _ServiceVerifier(store, config, **sources)
+        self._gateway = KeyKeeper(store, config, **sources)
 
     @classmethod
     def connect(cls, url: str, config: Config, *, wait: float = WAIT) -> Self:
@@ -438,7 +310,7 @@ class AsyncSessions(_Verifying):
         self._store = store.open_async()
         self._patience = wait
         self._waiting: asyncio.Future[None] | None = None
-        self._gateway = _ServiceVerifier(store, config, **sources)
+        self._gateway = KeyKeeper(store, config, **sources)
 
     @classmethod
     def connect(cls, url: str, config: Config, *, wait: float = WAIT) -> Self:

@@ -284,9 +284,9 @@ class Follower:
             replies = self._store.run_many(calls)
             behind = [at for at, reply in zip(behind, replies, strict=True) if not self._apply(at, reply)]
         state = self._keep_ring()
-        if state.placement is not None and state.placement.tags != [at.tag for at in self._positions]:
+        if state.placement is None or state.placement.tags != [at.tag for at in self._positions]:
             self._positions = []
-            raise StoreUnavailable("the store has been laid out anew; its revocations are read anew")
+            raise StoreUnavailable("the store has been emptied or laid out anew; it is taken up and read anew")
         self._last_ok = sent
         self._table.fresh_until = sent + self._staleness - _TICK
         with self._changed:

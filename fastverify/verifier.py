@@ -110,16 +110,21 @@ class SessionVerifier:
             ConfigError: the URL, an argument or the store's settings cannot be used.
             StoreUnavailable: not ready in time, for example because no session service has used the store yet.
         """
-        gateway = cls(
-            open_store(url),
-            issuer=issuer,
-            audience=audience,
-            leeway=leeway,
-            when_stale=when_stale,
-            staleness=staleness,
-            cache_size=cache_size,
-            prefix=prefix,
-        )
+        store = open_store(url)
+        try:
+            gateway = cls(
+                store,
+                issuer=issuer,
+                audience=audience,
+                leeway=leeway,
+                when_stale=when_stale,
+                staleness=staleness,
+                cache_size=cache_size,
+                prefix=prefix,
+            )
+        except BaseException:
+            store.close()
+            raise
         gateway.start(wait)
         return gateway
 

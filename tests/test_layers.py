@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "placement records store.calls tokens keys key_ring sites transport",
         "flows",
         "store",
-        "revocations verifier manager",
+        "revocations verifier key_keeper manager",
         "adapters service",
     )
 )

@@ -132,6 +132,7 @@ async def test_default_claims_cannot_be_set_by_the_application(life: Facade) -> 
         {f"m{n}": "y" * 1000 for n in range(9)},
         {"x": "\ud800"},
         {"nbf": "soon"},
+        {"nbf": 4_000_000_000},
         ["not", "a", "mapping"],
     ],
     ids=lambda payload: str(payload)[:24],
@@ -219,6 +220,23 @@ async def test_a_merge_that_would_outgrow_the_token_changes_nothing(life: Facade
     with pytest.raises(ValueError):
         await life.merge_payload(handle, {"b": "y" * 3500})
     assert (await life.info(handle)).payload == {"a": "x" * 3000}
+
+
+async def test_a_merge_that_no_verifier_would_accept_changes_nothing(life: Facade) -> None:
+    handle = (await life.create("user-1", payload={"a": 1})).session.handle
+    for patch in ({"nbf": 4_000_000_000}, {"aud": 7}, {"a": [[[[[[[[[1]]]]]]]]]}):
+        with pytest.raises(ValueError):
+            await life.merge_payload(handle, patch)
+    assert (await life.info(handle)).payload == {"a": 1}
+
+
+async def test_a_burst_of_calls_on_one_event_loop_is_served(store_url: str, unique_prefix: str) -> None:
+    life = await open_facade("async", store_url, settings(unique_prefix))
+    try:
+        issued = await asyncio.gather(*(life.create(f"user-{n}") for n in range(300)))
+        assert len({one.session.handle for one in issued}) == 300
+    finally:
+        await life.close()
 
 
 async def test_reissue_shows_the_merge_at_once_and_keeps_expiry_and_refresh_hash(life: Facade) -> None:

@@ -16,6 +16,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def under_another_kid(token: str, kid: str) -> str:
     """The token with another key id in its header, and so with a signature that is none."""
     header = json.dumps({"alg": "ES256", "kid": kid, "typ": "JWT", "version": "5"}).encode()
     return f"{base64.urlsafe_b64encode(header).decode().rstrip('=')}.{token.partition('.')[2]}"
+
+
+def verifies(gateway: SessionVerifier, token: str) -> bool:
+    """Whether a token is accepted."""
+    try:
+        gateway.verify(token)
+    except (TryRefreshToken, StoreUnavailable):
+        return False
+    return True
 
 
 @pytest.fixture
@@ -250,6 +260,44 @@ def test_a_store_that_was_emptied_does_not_bring_revoked_tokens_back(launch: Lau
         until(lambda: service.gateway.lag_seconds < 1 and gateway.lag_seconds < 1)
         assert refuses(gateway, ended.access_token)
         assert refuses(service, ended.access_token)
+
+
+def test_a_store_that_was_emptied_is_taken_up_again_by_the_services_that_run(launch: Launch) -> None:
+    server = launch()
+    with (
+        Sessions.connect(server.url, settings("fv")) as service,
+        SessionVerifier.connect(server.url, issuer=ISSUER) as gateway,
+    ):
+        gone = service.create("user-1")
+        with server.client() as client:
+            client.flushall()
+        with suppress(StoreUnavailable):
+            service.gateway.wait_for_poll()
+        until(lambda: service.ready and gateway.ready and service.gateway.lag_seconds < 1)
+        issued = service.create("user-1")
+        until(lambda: verifies(gateway, issued.access_token))
+        assert service.verify(issued.access_token).user_id == "user-1"
+        assert service.refresh(issued.refresh_token).session.handle == issued.session.handle
+        with pytest.raises(Unauthorised):
+            service.refresh(gone.refresh_token)
+
+
+def test_a_revocation_outlives_the_tokens_of_a_service_that_issues_longer_ones(
+    store_url: str, unique_prefix: str
+) -> None:
+    """The revoking service has not heard yet that another one, with a longer access lifetime, has started."""
+    short = settings(unique_prefix, access_token_lifetime=60)
+    long = settings(unique_prefix, access_token_lifetime=86_400)
+    with Sessions.connect(store_url, short) as one:
+        authority = one._gateway.authority
+        with Sessions.connect(store_url, long) as two:
+            issued = two.create("user-1")
+            one._gateway._authority = authority  # as it knew the store before
+            drive(one._store, flows.revoke_many(authority, [issued.session.handle], random=os.urandom))
+            two.gateway.wait_for_poll()
+            assert refuses(two, issued.access_token)
+            ((_, forgotten_at),) = two.gateway._table.entries()
+            assert forgotten_at > issued.session.expires_at
 
 
 def test_a_gateway_can_start_during_an_outage(launch: Launch) -> None:

@@ -126,7 +126,7 @@ def test_every_script_stays_in_one_slot_of_a_cluster(launch: Launch, unused_tcp_
 def test_a_record_holds_what_the_design_says(lab: Lab) -> None:
     issued = lab.create(payload={"plan": "pro"}, data={"cart": []}, login_id="login-1", tenant="acme")
     fields = {"user", "login_id", "tenant", "secret", "key", "G", "handed_at", "created_at", "seen_at", "abs_exp"}
-    fields |= {"idle_exp", "idle_ttl", "redelivered", "csrf", "device", "data", "p:plan"}
+    fields |= {"idle_exp", "idle_ttl", "redelivered", "life", "csrf", "device", "data", "p:plan"}
     assert lab.record(issued).keys() == fields
     assert len(lab.record(issued)["secret"]) == 32
     assert lab.record(issued)["user"] == b"user-1"

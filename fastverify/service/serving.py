@@ -20,6 +20,8 @@ from ..manager import AsyncSessions
 from .app import create_app
 
 _GRACEFUL_SECONDS = 3
+#: How long a request, and the start itself, waits for a store that has not answered yet.
+_STORE_SECONDS = 2.0
 
 _log = logging.getLogger("fastverify.service")
 
@@ -88,7 +90,7 @@ def serve_service(store: str, config: Config, sock: socket.socket, *, exit_with_
     Raises:
         ConfigError: the store or a setting cannot be used.
     """
-    sessions = AsyncSessions.connect(store, config)
+    sessions = AsyncSessions.connect(store, config, wait=_STORE_SECONDS)
     server = Server(create_app(sessions), sessions, sock)
     if exit_with_stdin:
         threading.Thread(target=_stop_with_stdin, args=[server], name="stdin-watch", daemon=True).start()

@@ -48,7 +48,7 @@ if most > 0 then
 end
 
 local at = whole(now)
-redis.call('HSET', record, 'user', user, 'G', 0, 'handed_at', at, 'created_at', at, 'seen_at', at, 'redelivered', 0,
+redis.call('HSET', record, 'user', user, 'G', 0, 'handed_at', at, 'created_at', at, 'seen_at', at, 'redelivered', 0, 'life', whole(life),
   'idle_ttl', whole(idle_ttl), 'idle_exp', whole(idle_exp), 'abs_exp', whole(abs_exp))
 for i = 10, #ARGV, 2 do
   redis.call('HSET', record, ARGV[i], ARGV[i + 1])

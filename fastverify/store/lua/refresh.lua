@@ -31,14 +31,15 @@ if not alive(tag, record, now) then
   return { handle, 'GONE', now }
 end
 
-local got = redis.call('HMGET', record, 'G', 'handed_at', 'conf_at', 'redelivered', 'idle_ttl', 'abs_exp')
+local got = redis.call('HMGET', record, 'G', 'handed_at', 'conf_at', 'redelivered', 'idle_ttl', 'abs_exp', 'life')
 local G, handed_at, conf_at = tonumber(got[1]), tonumber(got[2]), tonumber(got[3] or nil)
 local redelivered, idle_ttl, abs_exp = tonumber(got[4]), tonumber(got[5]), tonumber(got[6])
+local longest = math.max(life, tonumber(got[7] or 0))
 
 -- Every answered refresh slides the idle expiry; nothing moves the absolute one.
 local function answer(verdict, ...)
   local idle_exp = math.min(now + idle_ttl, abs_exp)
-  redis.call('HSET', record, 'idle_exp', whole(idle_exp), 'seen_at', whole(now), ...)
+  redis.call('HSET', record, 'idle_exp', whole(idle_exp), 'seen_at', whole(now), 'life', whole(longest), ...)
   redis.call('PEXPIREAT', record, whole(idle_exp))
   local fields = redis.call('HGETALL', record)
   local reply = { handle, verdict, now }

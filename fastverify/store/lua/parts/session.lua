@@ -1,6 +1,7 @@
 -- include: blacklist
 -- Ends one session: its record and index entry go, and its revocation entry is written, whether or not there was a record. There are
--- no tombstones: a missing record is refused.
+-- no tombstones: a missing record is refused. The entry lives as long as the record demands, if that is longer than the caller knows:
+-- the session may be of a service that issues tokens of a longer life, and has started a moment ago.
 local function session_entry(handle)
   local raw = string.gsub(string.gsub(handle, '%-', ''), '%x%x', function(hex)
     return string.char(tonumber(hex, 16))
@@ -10,11 +11,11 @@ end
 
 local function end_session(tag, handle, life, nonce, now)
   local record = tag .. ':s:' .. handle
-  local user, expires = unpack(redis.call('HMGET', record, 'user', 'idle_exp'))
+  local user, expires, its_life = unpack(redis.call('HMGET', record, 'user', 'idle_exp', 'life'))
   if user then
     redis.call('DEL', record)
     redis.call('ZREM', tag .. ':u:' .. user, handle)
   end
-  blacklist(tag, session_entry(handle), life, nonce, now)
+  blacklist(tag, session_entry(handle), math.max(life, tonumber(its_life or 0)), nonce, now)
   return user and tonumber(expires) > now
 end
