@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Client, Open
+from clients import Client, Open
 from sites import asgi_site
 
 from fastverify import (

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from conftest import Client, Open
+from clients import Client, Open
 from fix_stores import LaunchedServer
 from sites import Build
 
