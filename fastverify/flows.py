@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from .config import Config
+from .authority import Authority
 from .errors import (
     InvalidClaim,
     StoreUnavailable,
@@ -22,22 +22,17 @@ from .errors import (
     TooManyRefreshes,
     Unauthorised,
 )
-from .key_ring import KeyRing, RingKey
+from .key_ring import RingKey
 from .placement import Placement, root_tag
 from .records import Record, json_object, json_value, member_field, pack
 from .session import DEFAULT_TENANT, Issued, Session, SessionInfo, format_handle, handle_bytes
 from .store.calls import Call, Flow
 from .tokens import (
     SECRET_BYTES,
-    ServiceKeys,
     anti_csrf_token,
     encode_refresh_token,
-    front_token,
-    minted_session,
     parse_refresh_token,
-    refresh_token_hash,
     same_text,
-    signing_input,
     strip_default_claims,
 )
 
@@ -48,8 +43,6 @@ T = TypeVar("T")
 DEADLINE_MS = 2_000
 #: One refresh token is redelivered at most so often in a row: a rendering storm is honest, a loop is not.
 MAX_REDELIVERIES = 64
-#: Seconds that a revocation outlives the longest access token: leeway, and clocks that disagree.
-REVOCATION_MARGIN = 60 + 300
 #: Handles that one script call ends at most.
 _BATCH = 500
 _NONCE_BYTES = 16
@@ -57,102 +50,6 @@ _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_USER_ID = 256
 
 _audit = logging.getLogger("fastverify.audit")
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """What a session service knows at one moment: its settings and keys, and the store's layout."""
-
-    config: Config
-    #: Of every configured secret, the current one first.
-    service_keys: tuple[ServiceKeys, ...]
-    ring: KeyRing
-    placement: Placement
-    #: Seconds; the longest access lifetime ever configured on this store.
-    longest_access_lifetime: int
-
-    @property
-    def entry_life(self) -> int:
-        """Seconds for which a revocation is kept: until no token that it could concern is alive."""
-        return self.longest_access_lifetime + REVOCATION_MARGIN
-
-    @property
-    def debounce_ms(self) -> int:
-        """D: a token handed out less than this ago is not rotated again."""
-        window = self.config.exchange_seconds
-        return 2_000 * window + 1_000 if window else 0
-
-    def tag_of_handle(self, handle: bytes) -> str:
-        """The hash tag of a session's shard."""
-        return self.placement.tag(self.placement.shard_of_handle(handle))
-
-    def tag_of_user(self, user_id: str) -> str:
-        """The hash tag of a user's shard."""
-        return self.placement.tag(self.placement.shard_of_user(user_id))
-
-    def keys_named(self, key_id: bytes) -> ServiceKeys:
-        """The keys that a record names; the current ones where their secret has been retired."""
-        return next((keys for keys in self.service_keys if keys.key_id == key_id), self.service_keys[0])
-
-    def sign(self, payload: Mapping[str, Any], now: float) -> Session:
-        """Mint an access token. Raises ValueError for a payload that no verifier would accept."""
-        key = self.ring.signing_key(now)
-        if key is None:
-            raise StoreUnavailable("the store holds no signing key that this service can open")
-        text = signing_input(key.kid, key.algorithm, payload)
-        session = minted_session(f"{text}.{key.sign(text)}")
-        if (session.claims.not_before or 0) > now:
-            raise ValueError("the payload's nbf lies in the future: the access token could not be used")
-        return session
-
-    def issue(self, record: Record, refresh_token: str, *, changed: bool, now: float) -> Issued:
-        """The tokens of a record's current generation (wire.md section 1.1, version 5: the ten claims)."""
-        issued_at = int(now)
-        expires_at = min(issued_at + self.config.access_token_lifetime, record.absolute_expires_at // 1000)
-        if expires_at <= issued_at:
-            raise Unauthorised("the session has reached the end of its absolute lifetime")
-        csrf = anti_csrf_token(record.secret) if record.anti_csrf else None
-        payload = {
-            **record.payload,
-            "sub": record.user_id,
-            "exp": expires_at,
-            "iat": issued_at,
-            "sessionHandle": format_handle(record.handle, record.tenant),
-            "refreshTokenHash1": refresh_token_hash(refresh_token, record.generation),
-            "parentRefreshTokenHash1": None,
-            "antiCsrfToken": csrf,
-            "tId": record.tenant,
-            "rsub": record.login_id,
-            "iss": self.config.issuer,
-        }
-        return self._issued(payload, refresh_token, changed, record.idle_expires_at // 1000, csrf, now)
-
-    def reissue(self, session: Session, record: Record, now: float) -> Issued:
-        """Another access token for the same refresh token, with the record's present payload and the same expiry."""
-        default = {name: session.claims[name] for name in session.claims if name not in session.payload}
-        payload = {**record.payload, **default, "iat": int(now)}
-        expires_at = record.idle_expires_at // 1000
-        return self._issued(payload, "", False, expires_at, session.claims["antiCsrfToken"], now)
-
-    def _issued(
-        self,
-        payload: Mapping[str, Any],
-        refresh_token: str,
-        changed: bool,
-        expires_at: int,
-        csrf: str | None,
-        now: float,
-    ) -> Issued:
-        session = self.sign(payload, now)
-        return Issued(
-            session=session,
-            access_token=session.access_token,
-            refresh_token=refresh_token,
-            refresh_token_changed=changed,
-            refresh_token_expires_at=expires_at,
-            front_token=front_token(session.claims),
-            anti_csrf_token=csrf,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,19 +354,10 @@ def _merge(authority: Authority, handle: str, patch: Mapping[str, Any], now: flo
             return None
         # Before anything is written: a payload that cannot be signed would lock the client out of refreshing.
         kept = {name: value for name, value in record.payload.items() if name not in deletes}
-        authority.sign({**kept, **sets, **_sample_claims(record, authority.config.issuer, now)}, now)
+        authority.check_payload(record, {**kept, **sets}, now)
         reply = yield from _update(authority, record.handle, fields, gone, record.revision)
         if reply[2:] != [b"CHANGED"]:  # by another merge, which may have taken the room
             return Record.read(record.handle, reply[2:]) if len(reply) > 2 else None
-
-
-def _sample_claims(record: Record, issuer: str, now: float) -> dict[str, Any]:
-    """Default claims of the size that this session's have."""
-    return {
-        **{"sub": record.user_id, "rsub": record.login_id, "tId": record.tenant, "iss": issuer},
-        **{"sessionHandle": format_handle(record.handle, record.tenant), "refreshTokenHash1": "0" * 64},
-        **{"exp": int(now) + 1, "iat": int(now), "parentRefreshTokenHash1": None, "antiCsrfToken": "0" * 36},
-    }
 
 
 def _same(reply: list[Any], asked: str) -> list[Any]:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from . import flows
+from .authority import Authority
 from .config import Config
 from .errors import ConfigError, StoreUnavailable, TokenTheftDetected
-from .flows import Authority, Outcome
+from .flows import Outcome
 from .key_ring import KeyRing, RingKey, generate_key, publication_delay
 from .placement import Placement
 from .session import handle_bytes

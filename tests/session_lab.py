@@ -20,7 +20,8 @@ import redis
 from facades import settings
 
 from fastverify import Issued, flows
-from fastverify.flows import Authority, Outcome
+from fastverify.authority import Authority
+from fastverify.flows import Outcome
 from fastverify.key_ring import KeyRing, generate_key
 from fastverify.placement import Placement
 from fastverify.session import handle_bytes

@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for names in (
         "errors",
         "_core config session",
-        "placement records store.calls tokens keys key_ring sites transport",
+        "placement records store.calls tokens keys key_ring authority sites transport",
         "flows",
         "store",
         "revocations verifier key_keeper manager",

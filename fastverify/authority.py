@@ -1,0 +1,123 @@
+"""Authority: what a session service knows at one moment, and what it mints of it. Pure: times come in as arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .config import Config
+from .errors import StoreUnavailable, Unauthorised
+from .key_ring import KeyRing
+from .placement import Placement
+from .records import Record
+from .session import Issued, Session, format_handle
+from .tokens import ServiceKeys, anti_csrf_token, front_token, minted_session, refresh_token_hash, signing_input
+
+#: Seconds that a revocation outlives the longest access token: leeway, and clocks that disagree.
+REVOCATION_MARGIN = 60 + 300
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What a session service knows at one moment: its settings and keys, and the store's layout."""
+
+    config: Config
+    #: Of every configured secret, the current one first.
+    service_keys: tuple[ServiceKeys, ...]
+    ring: KeyRing
+    placement: Placement
+    #: Seconds; the longest access lifetime ever configured on this store.
+    longest_access_lifetime: int
+
+    @property
+    def entry_life(self) -> int:
+        """Seconds for which a revocation is kept: until no token that it could concern is alive."""
+        return self.longest_access_lifetime + REVOCATION_MARGIN
+
+    @property
+    def debounce_ms(self) -> int:
+        """D: a token handed out less than this ago is not rotated again."""
+        window = self.config.exchange_seconds
+        return 2_000 * window + 1_000 if window else 0
+
+    def tag_of_handle(self, handle: bytes) -> str:
+        """The hash tag of a session's shard."""
+        return self.placement.tag(self.placement.shard_of_handle(handle))
+
+    def tag_of_user(self, user_id: str) -> str:
+        """The hash tag of a user's shard."""
+        return self.placement.tag(self.placement.shard_of_user(user_id))
+
+    def keys_named(self, key_id: bytes) -> ServiceKeys:
+        """The keys that a record names; the current ones where their secret has been retired."""
+        return next((keys for keys in self.service_keys if keys.key_id == key_id), self.service_keys[0])
+
+    def sign(self, payload: Mapping[str, Any], now: float) -> Session:
+        """Mint an access token. Raises ValueError for a payload that no verifier would accept."""
+        key = self.ring.signing_key(now)
+        if key is None:
+            raise StoreUnavailable("the store holds no signing key that this service can open")
+        text = signing_input(key.kid, key.algorithm, payload)
+        session = minted_session(f"{text}.{key.sign(text)}")
+        if (session.claims.not_before or 0) > now:
+            raise ValueError("the payload's nbf lies in the future: the access token could not be used")
+        return session
+
+    def check_payload(self, record: Record, payload: Mapping[str, Any], now: float) -> None:
+        """See whether a payload makes an access token of this session. Raises ValueError if it does not."""
+        sample = {
+            **{"sub": record.user_id, "rsub": record.login_id, "tId": record.tenant, "iss": self.config.issuer},
+            **{"sessionHandle": format_handle(record.handle, record.tenant), "refreshTokenHash1": "0" * 64},
+            **{"exp": int(now) + 1, "iat": int(now), "parentRefreshTokenHash1": None, "antiCsrfToken": "0" * 36},
+        }
+        self.sign({**payload, **sample}, now)
+
+    def issue(self, record: Record, refresh_token: str, *, changed: bool, now: float) -> Issued:
+        """The tokens of a record's current generation (wire.md section 1.1, version 5: the ten claims)."""
+        issued_at = int(now)
+        expires_at = min(issued_at + self.config.access_token_lifetime, record.absolute_expires_at // 1000)
+        if expires_at <= issued_at:
+            raise Unauthorised("the session has reached the end of its absolute lifetime")
+        csrf = anti_csrf_token(record.secret) if record.anti_csrf else None
+        payload = {
+            **record.payload,
+            "sub": record.user_id,
+            "exp": expires_at,
+            "iat": issued_at,
+            "sessionHandle": format_handle(record.handle, record.tenant),
+            "refreshTokenHash1": refresh_token_hash(refresh_token, record.generation),
+            "parentRefreshTokenHash1": None,
+            "antiCsrfToken": csrf,
+            "tId": record.tenant,
+            "rsub": record.login_id,
+            "iss": self.config.issuer,
+        }
+        return self._issued(payload, refresh_token, changed, record.idle_expires_at // 1000, csrf, now)
+
+    def reissue(self, session: Session, record: Record, now: float) -> Issued:
+        """Another access token for the same refresh token, with the record's present payload and the same expiry."""
+        default = {name: session.claims[name] for name in session.claims if name not in session.payload}
+        payload = {**record.payload, **default, "iat": int(now)}
+        expires_at = record.idle_expires_at // 1000
+        return self._issued(payload, "", False, expires_at, session.claims["antiCsrfToken"], now)
+
+    def _issued(
+        self,
+        payload: Mapping[str, Any],
+        refresh_token: str,
+        changed: bool,
+        expires_at: int,
+        csrf: str | None,
+        now: float,
+    ) -> Issued:
+        session = self.sign(payload, now)
+        return Issued(
+            session=session,
+            access_token=session.access_token,
+            refresh_token=refresh_token,
+            refresh_token_changed=changed,
+            refresh_token_expires_at=expires_at,
+            front_token=front_token(session.claims),
+            anti_csrf_token=csrf,
+        )
