@@ -23,23 +23,6 @@ CLEAR = 5
 
 
 @pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    """Each store in turn."""
-    store = open_store(store_url, **PATIENT)
-    store.start()
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def lab(store: Store, unique_prefix: str) -> Iterator[Lab]:
-    """A service with the default settings."""
-    lab = Lab(store, unique_prefix)
-    yield lab
-    lab.close()
-
-
-@pytest.fixture
 def strict(store: Store, unique_prefix: str) -> Iterator[Lab]:
     """A service with W = 0: strict one-time tokens."""
     lab = Lab(store, unique_prefix, exchange_seconds=0)

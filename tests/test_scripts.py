@@ -23,23 +23,6 @@ HOUR_MS = 3_600_000
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    """Each store in turn."""
-    store = open_store(store_url, **PATIENT)
-    store.start()
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def lab(store: Store, unique_prefix: str) -> Iterator[Lab]:
-    """A service with the default settings."""
-    lab = Lab(store, unique_prefix)
-    yield lab
-    lab.close()
-
-
 @contextmanager
 def lab_of(store: Store, prefix: str, **changes: Any) -> Iterator[Lab]:
     """A service with settings of one's own."""
