@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-#: What a compiled module has, and a stub does not declare.
+#: What a compiled module has, and a stub does not declare; some of it from one Python on.
 ALLOWED = ROOT / "tests" / "stubtest_allowed.txt"
 
 
@@ -25,4 +25,5 @@ def test_the_package_passes_mypys_strict_rules() -> None:
 
 @pytest.mark.timeout(300)
 def test_the_cores_stub_says_what_the_core_has() -> None:
-    run("mypy.stubtest", "fastverify._core", "--mypy-config-file=pyproject.toml", f"--allowlist={ALLOWED}")
+    options = ("--mypy-config-file=pyproject.toml", f"--allowlist={ALLOWED}", "--ignore-unused-allowlist")
+    run("mypy.stubtest", "fastverify._core", *options)
