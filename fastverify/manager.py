@@ -105,8 +105,8 @@ class _Verifying:
         return max(known, key=lambda text: known[text].generation)
 
     def _shed(self, refresh_token: str) -> None:
-        """Garbage is refused at once: it waits for nothing, not even for a store that is away at the start."""
-        if parse_refresh_token(self._gateway.service_keys, refresh_token) is None:
+        """Before there is anything to refresh with, garbage waits for nothing; from then on the flow refuses it."""
+        if not self._gateway.is_up() and parse_refresh_token(self._gateway.service_keys, refresh_token) is None:
             raise Unauthorised("not a refresh token of this service")
 
     def jwks_max_age(self) -> int:

@@ -58,7 +58,7 @@ class Record:
     @classmethod
     def _read(cls, handle: bytes, flat: Sequence[bytes]) -> Record:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        members = {name[2:].decode(): value for name, value in fields.items() if name.startswith(b"p:")}
+        members = {name.decode().removeprefix(_MEMBER): value for name, value in fields.items() if _is_member(name)}
         return cls(
             handle=handle,
             user_id=fields[b"user"].decode(),
@@ -98,6 +98,10 @@ class Record:
 def member_field(name: str) -> str:
     """The field of one top-level payload member."""
     return _MEMBER + name
+
+
+def _is_member(field_name: bytes) -> bool:
+    return field_name.startswith(_MEMBER.encode())
 
 
 def pack(value: Any) -> bytes:

@@ -63,8 +63,6 @@ LEGACY_COOKIE: Final = "sIdRefreshToken"
 
 #: What the client sends beside ``content-type``; a CORS preflight has to allow all of it (2.1).
 CORS_HEADERS: Final = ("rid", "fdi-version", "anti-csrf", "authorization", "st-auth-mode")
-#: What the page's script must be able to read (2.2).
-EXPOSED_HEADERS: Final = ("front-token", "st-access-token", "st-refresh-token", "anti-csrf")
 
 #: The access cookie outlives its token on purpose: that it is there tells the server that a refresh may help (2.3).
 #: Browsers keep a cookie for at most 400 days.
