@@ -157,7 +157,8 @@ def calls(names: str) -> str:
     """A program that needs all these functions to be linked, and would call none."""
     functions = names.split()
     declarations = "".join(f"extern void {name}(void);\n" for name in functions)
-    return f"{declarations}void (*const used[])(void) = {{{', '.join(functions)}}};\nint main(void) {{ return !used[0]; }}\n"
+    table = f"void (*const used[])(void) = {{{', '.join(functions)}}};\n"
+    return f"{declarations}{table}int main(void) {{ return !used[0]; }}\n"
 
 
 def version_of(program: Path) -> str:
