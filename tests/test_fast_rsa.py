@@ -53,8 +53,8 @@ class PrivateKey:
     def __init__(self, bits: int) -> None:
         self.primes = [random_prime(2**511, 2**512) for _ in range(bits // 512 - 1)]
         rest = math.prod(self.primes)
-        # Three to three and a half quarters of the largest number of that length: most numbers of one bit less have room
-        # below the modulus when that bit is set, and some numbers below it have room for the modulus on top.
+        # Between 3/4 and 7/8 of the largest number of that length: many numbers of one bit less stay below the modulus
+        # when that bit is set, and some numbers below it have room for the modulus on top.
         self.primes.append(random_prime(3 * 2 ** (bits - 2) // rest + 1, 7 * 2 ** (bits - 3) // rest))
         self.n, self.bits, self.size = math.prod(self.primes), bits, (bits + 7) // 8
         assert self.n.bit_length() == bits
