@@ -182,15 +182,6 @@ def test_a_sum_that_is_infinity_is_refused(r: int, s: int) -> None:
 # --- form ---
 
 
-def test_every_flipped_bit_of_the_signature_is_refused(some: tuple[BothWays, bytes, int, int]) -> None:
-    both, message, r, s = some
-    good = p1363("ES256", r, s)
-    for bit in range(8 * len(good)):
-        flipped = bytearray(good)
-        flipped[bit // 8] ^= 1 << bit % 8
-        assert not both.accepts(message, bytes(flipped)), bit
-
-
 def test_other_lengths_and_der_are_refused(some: tuple[BothWays, bytes, int, int]) -> None:
     both, message, r, s = some
     good, der = p1363("ES256", r, s), encode_dss_signature(r, s)

@@ -330,16 +330,6 @@ def test_a_signature_not_below_the_modulus_is_refused(algorithm: str, bits: int)
     assert wrong == []
 
 
-@pytest.mark.parametrize("algorithm", [*RS, *PS])
-def test_every_flipped_bit_of_the_signature_is_refused(algorithm: str) -> None:
-    both, key = BothWays(make_key(algorithm).verifying), make_key(algorithm)
-    message = both.message()
-    good = key.sign(message)
-    assert both.accepts(message, good)
-    for bit in range(8 * len(good)):
-        assert not both.accepts(message, with_byte(good, bit // 8, good[bit // 8] ^ 1 << bit % 8)), bit
-
-
 @pytest.mark.parametrize("algorithm", ["RS256", "PS512"])
 def test_other_lengths_are_refused(algorithm: str) -> None:
     both, key = BothWays(make_key(algorithm).verifying), make_key(algorithm)
