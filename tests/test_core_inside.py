@@ -93,7 +93,7 @@ def accepted(inside: types.ModuleType, d: int, e: int, r: int, s: int) -> bool:
     return evp
 
 
-KEYS = [1, 2, 3, N - 1, N // 2, 0xC0FFEE, random.Random(1).randrange(N)]
+KEYS = [1, N - 1, 0xC0FFEE, random.Random(1).randrange(N)]
 
 
 @needs_fast_ecdsa
@@ -287,9 +287,16 @@ def run(package: Path, program: str, **names: str) -> None:
 @needs_fast_rsa
 @pytest.mark.parametrize(
     ("algorithm", "call"),
-    [("RS256", "verify"), ("PS256", "verify_many"), ("ES256", "verify"), ("ES256", "verify_many"),
-     ("RS256", "verify_jws"), ("PS256", "view"), ("ES256", "key")],
-)  # fmt: skip
+    [
+        ("RS256", "verify"),
+        ("PS256", "verify_many"),
+        ("ES256", "view"),
+        pytest.param("RS256", "verify_jws", marks=pytest.mark.long),
+        pytest.param("PS256", "verify", marks=pytest.mark.long),
+        pytest.param("ES256", "verify_many", marks=pytest.mark.long),
+        ("ES256", "key"),
+    ],
+)
 def test_the_first_bad_signature_that_a_fast_path_accepts_raises_and_turns_the_fast_paths_off(
     package: Path, algorithm: str, call: str
 ) -> None:
