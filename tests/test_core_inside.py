@@ -242,6 +242,22 @@ assert raised(verifier.verify, bad, now=NOW) is errors.InvalidSignature
 evp_decides()
 """
 
+#: So is what it has let in meanwhile: by itself, and in the same batch.
+FORGOTTEN = """
+key = make_key("RS256")
+verifier = prepared(key)
+let_in = [token_of(key, number) for number in range(1024)]
+let_in[1:] = map(damaged, let_in[1:])
+for token in let_in[:1000]:
+    verifier.verify(token, now=NOW)
+assert verifier.cache_info().size == 1000
+assert raised(verifier.verify_many, [*let_in[1000:], damaged(token_of(key, 2000))], now=NOW) is errors.CryptoFault
+assert verifier.cache_info().size == 0
+assert verifier.verify(let_in[0], now=NOW)
+for token in let_in[1:]:
+    assert raised(verifier.verify, token, now=NOW) is errors.InvalidSignature
+"""
+
 NOT_ASKED = """
 for algorithm in ("RS256", "PS256", "ES256"):
     key = make_key(algorithm)
@@ -306,6 +322,11 @@ def test_the_first_bad_signature_that_a_fast_path_accepts_raises_and_turns_the_f
 @needs_fast_rsa
 def test_a_fast_path_that_begins_to_lie_is_found_within_1024_accepts(package: Path) -> None:
     run(package, LATER)
+
+
+@needs_fast_rsa
+def test_what_a_fast_path_that_lies_has_let_in_is_forgotten(package: Path) -> None:
+    run(package, FORGOTTEN)
 
 
 @needs_fast_ecdsa

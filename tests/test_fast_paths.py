@@ -249,6 +249,46 @@ def test_preparing_builds_at_once_and_as_many_as_may_have_one(pair: list[Signing
 
 
 @needs_fast_ecdsa
+def test_preparing_counts_the_tables_that_busy_keys_have_already(
+    pair: list[SigningKey], builders: list[Callable[[], bool]]
+) -> None:
+    last = pair[2]
+    verifier = make(*pair, fast_keys=2)
+    use(verifier, last, BUSY)
+    assert builders.pop()()
+    assert verifier.prepare_keys() == 2 == verifier.crypto_info().tables
+    use(verifier, last)
+    assert verifier.crypto_info().fast == 1
+
+
+@needs_fast_ecdsa
+def test_a_key_whose_table_is_being_built_counts_as_one_that_has_it(
+    pair: list[SigningKey], builders: list[Callable[[], bool]]
+) -> None:
+    first, second = pair[:2]
+    verifier = make(first, second, fast_keys=1)
+    use(verifier, first, BUSY)
+    use(verifier, second, 4 * BUSIER * BUSY)
+    verifier.prepare_keys()
+    (build,) = builders
+    assert build()
+    assert verifier.crypto_info().tables == 1
+
+
+@needs_fast_ecdsa
+def test_every_token_of_a_batch_counts(builders: list[Callable[[], bool]]) -> None:
+    key = make_key("ES256")
+    verifier = make(key)
+    tokens = [sign(None, None, key)] * (BUSY // 2)
+    verifier.verify_many(tokens, now=NOW)
+    assert builders == []
+    verifier.verify_many(tokens, now=NOW)
+    assert builders.pop()()
+    verifier.verify_many(tokens, now=NOW)
+    assert verifier.crypto_info() == CryptoInfo(BUSY // 2, BUSY, 1, 0, 0, 1)
+
+
+@needs_fast_ecdsa
 def test_no_table_is_built_where_none_is_allowed(pair: list[SigningKey], builders: list[Callable[[], bool]]) -> None:
     for options in ({"fast_keys": 0}, {"fast_crypto": False}):
         verifier = make(*pair, **options)
