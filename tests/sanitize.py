@@ -48,7 +48,14 @@ LEFT_OUT = {
     "tests/test_manager.py::test_a_burst_of_calls_on_one_event_loop_is_served": "needs a store at its usual speed",
 }
 
+#: An absurd request for memory is a MemoryError, as it is without the sanitizer.
+ADDRESS_SANITIZER = (
+    *("detect_leaks=1", "leak_check_at_exit=0"),
+    *("detect_stack_use_after_return=1", "allocator_may_return_null=1"),
+)
 OVERRUN = "import ctypes; ctypes.string_at((ctypes.c_char * 64)(), 65)"
+#: Every Python process runs this when it starts: beside AddressSanitizer, gcc's other sanitizer heeds no log_path.
+SET_REPORT_PATH = "import ctypes; ctypes.CDLL({library!r}).__sanitizer_set_report_path(b'{path}')\n"
 WHICH_CORE = "import fastverify._core; print(fastverify._core.__file__)"
 
 NO_RUNTIME = """
@@ -67,7 +74,7 @@ def pytest_sessionfinish() -> None:
 def main(arguments: list[str]) -> int:
     """Build, prove, run; the exit status."""
     library = build_core(FOLDER, os.environ.get("CC", "gcc"), FLAGS)
-    environment = environment_with(runtime_of(library))
+    environment = environment_with(*runtimes_of(library))
     prove(environment, library)
     for name, reason in LEFT_OUT.items():
         say(f"left out: {name} ({reason})")
@@ -78,33 +85,27 @@ def main(arguments: list[str]) -> int:
     return 1 if reports else status
 
 
-def runtime_of(library: Path) -> str:
-    """The AddressSanitizer runtime that the extension is linked with."""
+def runtimes_of(library: Path) -> list[str]:
+    """The runtimes of the two sanitizers that the extension is linked with."""
     needed = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
     found = {name: re.search(rf"{name}\S* => (/\S+)", needed) for name in ("libasan", "libubsan")}
     if missing := [name for name, match in found.items() if match is None]:
         raise SystemExit(NO_RUNTIME.format(missing=" and ".join(missing)))
-    return found["libasan"][1]  # type: ignore[index]
+    return [match[1] for match in found.values() if match]
 
 
-def environment_with(runtime: str) -> dict[str, str]:
-    """Everything a process needs to run the instrumented core."""
-    log = f"log_path={REPORTS}/report"
-    # allocator_may_return_null: an absurd request is a MemoryError, as it is without the sanitizer.
-    address = (
-        "detect_leaks=1",
-        "leak_check_at_exit=0",
-        "detect_stack_use_after_return=1",
-        "allocator_may_return_null=1",
-    )
+def environment_with(address_runtime: str, undefined_runtime: str) -> dict[str, str]:
+    """Everything a process needs to run the instrumented core, and to write its reports where they are found."""
+    (FOLDER / "sitecustomize.py").write_text(SET_REPORT_PATH.format(library=undefined_runtime, path=REPORTS / "report"))
+    settings = (*ADDRESS_SANITIZER, f"log_path={REPORTS}/report", os.environ.get("ASAN_OPTIONS", ""))
     return os.environ | {
-        "LD_PRELOAD": runtime,
+        "LD_PRELOAD": address_runtime,
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": f"{FOLDER}:{ROOT / 'tests'}",
         "PYTHONSAFEPATH": "1",  # not the working directory, where the ordinary core lies
-        "ASAN_OPTIONS": ":".join((*address, log, os.environ.get("ASAN_OPTIONS", ""))),
+        "ASAN_OPTIONS": ":".join(settings),
         "LSAN_OPTIONS": leak_options(FOLDER),
-        "UBSAN_OPTIONS": f"print_stacktrace=1:{log}",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
     }
 
 

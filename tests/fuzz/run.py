@@ -1,7 +1,7 @@
 """Fuzzing the core with libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer: `make fuzz SECONDS=60`.
 
     PYTHONPATH=tests python tests/fuzz/run.py [--seconds 60] [--json] [TARGET ...]
-    PYTHONPATH=tests python tests/fuzz/run.py --replay FILE TARGET
+    PYTHONPATH=tests python tests/fuzz/run.py --replay FILE TARGET      (make fuzz ARGS="--replay FILE TARGET")
 
 Targets (targets.py): base64url, json, header, claims, verify, signature. Each gets its time, one after the other. A
 crash, a hang, a leak, an exception that is no InvalidToken and a disagreement with the oracle are findings: the input
@@ -162,7 +162,6 @@ def fuzz(target: str, seeds: int, seconds: int) -> Result:
     kept, log = FOLDER / "corpus" / target, FOLDER / "logs" / f"{target}.log"
     for folder in (FINDINGS, kept, log.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    found_before = set(FINDINGS.iterdir())
     settings = {
         "max_total_time": seconds,
         "timeout": INPUT_SECONDS,
@@ -185,12 +184,11 @@ def fuzz(target: str, seeds: int, seconds: int) -> Result:
             fuzzer.terminate()
             raise
     progress(result, last=True)
-    if fuzzer.returncode:
-        new = sorted(str(path.relative_to(ROOT)) for path in set(FINDINGS.iterdir()) - found_before)
-        result.findings = new or [f"exit status {fuzzer.returncode}, see {log.relative_to(ROOT)}"]
+    if fuzzer.returncode and not result.findings:
+        result.findings.append(f"exit status {fuzzer.returncode}")
+    if result.findings:
         print("".join(deque(log.open(errors="replace"), 60)), file=sys.stderr)
-        for path in new:
-            say(f'again:  make fuzz ARGS="--replay {path} {target}"')
+        say(f"{target}: {result.findings[0]}; more in {log.relative_to(ROOT)}")
     return result
 
 
@@ -204,6 +202,8 @@ def start(command: list[object], target: str) -> subprocess.Popen[str]:
 #: A line of libFuzzer's about its progress, and those that it ends with.
 PULSE = re.compile(r"#(\d+)\s.* cov: (\d+) ft: (\d+) corp: (\d+)/")
 FINAL = re.compile(r"stat::(\w+):\s+(\d+)")
+WRITTEN = re.compile(r"Test unit written to (\S+)")
+LEAK = "LeakSanitizer: detected memory leaks"
 FIGURES = {"number_of_executed_units": "runs", "average_exec_per_sec": "runs_per_second", "peak_rss_mb": "peak_mb"}
 
 
@@ -215,6 +215,10 @@ def read_log(stderr: Iterable[str], log: IO[str], result: Result) -> None:
             result.runs, result.edges, result.features, result.corpus = map(int, match.groups())
         elif (match := FINAL.match(line)) and match[1] in FIGURES:
             setattr(result, FIGURES[match[1]], int(match[2]))
+        elif LEAK in line:
+            result.findings.append("a leak")
+        elif (match := WRITTEN.search(line)) and not result.findings:  # after a leak it is just the last input
+            result.findings.append(os.path.relpath(match[1], ROOT))
 
 
 def progress(result: Result, last: bool = False) -> None:
