@@ -125,12 +125,12 @@ def build() -> None:
 
 
 def python_library() -> list[str]:
-    """How a program is linked that has this Python inside: its shared library, or else the static one."""
+    """How a program is linked that has this Python inside: its shared library, or the static one (seldom PIC)."""
     named = sysconfig.get_config_vars("LIBDIR", "LIBPL", "LDVERSION", "LIBS", "SYSLIBS")
     folder, static_folder, version, *others = (value or "" for value in named)
     folders = [folder, static_folder, f"{sys.base_prefix}/lib"]
     paths = [flag for folder in folders for flag in (f"-L{folder}", f"-Wl,-rpath,{folder}")]
-    return [*paths, f"-lpython{version}", *shlex.split(" ".join(others)), "-rdynamic"]
+    return [*paths, f"-lpython{version}", *shlex.split(" ".join(others)), "-rdynamic", "-no-pie"]
 
 
 def environment(target: str) -> dict[str, str]:
