@@ -43,10 +43,11 @@ def fuzz_scan(bytes document not None, str names not None):
         The reason of the refusal or None; the object; the text of every member that was noted.
     """
     cdef Names which = {"claims": CLAIM_NAMES, "header": HEADER_NAMES}.get(names, NO_NAMES)
+    cdef size_t room = CLAIMS_NOTED if which == CLAIM_NAMES else HEADER_NOTED if which == HEADER_NAMES else 0
     cdef tuple members = {"claims": CLAIM_MEMBERS, "header": HEADER_MEMBERS}.get(names, ())
     cdef unsigned char *text = copy_of(document, JSON_PAD)
     cdef const unsigned char *cursor = skip_blanks(text)
-    cdef Member *found = <Member *>copy_of(b"", len(members) * sizeof(Member))
+    cdef Member *found = <Member *>copy_of(b"", room * sizeof(Member))
     cdef int code = scan(text, len(document), which, found)
     try:
         if code != FINE:
