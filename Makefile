@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What the installation is made of. A change here builds the core anew and looks at the dependencies again.
 SOURCES := pyproject.toml setup.py $(wildcard src/*.pyx src/*.pxd src/_core/*.pyx)
 
-.PHONY: help demo test long lint bench wheel clean
+.PHONY: help demo test long lint bench sanitize fuzz wheel clean
 
 help:
 	@echo 'make demo   a store, the session service and a demo site; prints one URL     (ARGS=--once: report and stop)'
@@ -18,6 +19,8 @@ help:
 	@echo 'make long   the tests that take too long for make test'
 	@echo 'make lint   ruff, cython-lint, codespell'
 	@echo 'make bench  what verifying a token costs on this machine'
+	@echo 'make sanitize  the suite with a core that reports memory errors, undefined behaviour and leaks (needs gcc)'
+	@echo 'make fuzz   libFuzzer on the core, SECONDS=60 for each target; needs clang    (ARGS="json verify": these targets)'
 	@echo 'make wheel  an sdist and a wheel, in dist/'
 	@echo 'make clean  removes what the others made'
 
@@ -34,11 +37,18 @@ lint: export PATH := $(abspath $(BIN)):$(PATH)
 lint: $(VENV)/.for-test
 	ruff check
 	ruff format --check
-	cython-lint src
+	cython-lint src tests/fuzz
 	codespell
 
 bench: $(VENV)/.for-test
 	$(BIN)/python bench/verify.py $(ARGS)
+
+# Both build a core of their own, in build/.
+sanitize: $(VENV)/.for-test
+	$(BIN)/python tests/sanitize.py $(ARGS)
+
+fuzz: $(VENV)/.for-test
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
 
 wheel: | $(BIN)/python
 	@$(PIP) install --quiet build
