@@ -20,7 +20,6 @@ import warnings
 from typing import Any
 
 import harness
-
 from fastverify import Verifier
 
 
