@@ -49,7 +49,7 @@ class Peer:
 
 def ours(trial: Trial) -> dict[str, Check]:
     """fastverify: cold with claims on demand and as a dict, the same without fast paths, and from the cache."""
-    cold = _prepared(Verifier(trial.keys, **POLICY, cache_size=0))
+    cold = prepared(Verifier(trial.keys, **POLICY, cache_size=0))
     found: dict[str, Check] = {"lazy": cold.verify, "dict": lambda token: cold.verify(token).to_dict()}
     if trial.algorithm in FAST:
         found["EVP"] = Verifier(trial.keys, **POLICY, cache_size=0, fast_crypto=False).verify
@@ -58,7 +58,7 @@ def ours(trial: Trial) -> dict[str, Check]:
     return {name: trial.prove(f"fastverify, {name}", check) for name, check in found.items()}
 
 
-def _prepared(verifier: Verifier) -> Verifier:
+def prepared(verifier: Verifier) -> Verifier:
     """Its fast paths' tables built now; in a service the busy keys get theirs in the background."""
     getattr(verifier, "prepare_keys", lambda: None)()
     return verifier

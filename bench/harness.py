@@ -24,6 +24,7 @@ import statistics
 import sys
 import sysconfig
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,11 @@ class Trial:
             "a past expiry": mint(exp=claims["iat"] - 3_600),
         }
         return cls(algorithm, private, public, token, claims, bad)
+
+    def sibling(self, number: int) -> str:
+        """Another session's good token under the same key."""
+        handle = str(uuid.UUID(int=number, version=4))
+        return _mint(self.algorithm, self.private, self.claims | {"sessionHandle": handle})
 
     @functools.cached_property
     def keys(self) -> KeySet:

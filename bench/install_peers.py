@@ -67,7 +67,8 @@ def pyenv_versions(name: str) -> list[str]:
 def install_python_peers(python: str, directory: Path) -> None:
     program = directory / "bin" / "python"
     say(f"fastverify and its peers: {python} -> {directory.name}")
-    subprocess.run([python, "-m", "venv", "--clear", directory], check=True)
+    if version_of(program) != version_of(python):
+        subprocess.run([python, "-m", "venv", "--clear", directory], check=True)
     # Ours first, alone: without it there is nothing to compare.
     subprocess.run([*pip(program), "--editable", f"{ROOT}[embedded]"], check=True)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -78,8 +79,7 @@ def install_python_peers(python: str, directory: Path) -> None:
         for peer in peers:
             if reason := failure([*pip(program), peer]):
                 missing[name_of(peer)] = reason
-    minor = subprocess.check_output([program, "-c", "import sys; print(sys.version_info.minor)"], text=True)
-    if int(minor) < OLDEST:
+    if int(version_of(program).split(".")[1]) < OLDEST:
         missing["ryjwt"] = f"needs Python 3.{OLDEST} or newer"
     for peer, reason in missing.items():
         say(f"  without {peer}: {reason}")
@@ -98,6 +98,14 @@ def install_node_peers(directory: Path) -> None:
     (directory / "not-installed.json").write_text(
         json.dumps({} if reason is None else {"node": reason}) + "\n", "utf-8"
     )
+
+
+def version_of(python: str | Path) -> str:
+    """Its version, or nothing if it does not run."""
+    try:
+        return subprocess.check_output([python, "-c", "import platform; print(platform.python_version())"], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def pip(program: Path) -> list[str]:

@@ -61,8 +61,13 @@ def scaling(algorithm: str) -> Callable[[Documents], float]:
     return lambda documents: float(documents["threads"]["scaling"][algorithm]["fastverify, GIL released"]["ratio"])
 
 
-def of_memory(name: str) -> Callable[[Documents], float]:
-    return lambda documents: float(documents["memory"][name])
+def entry_bytes(documents: Documents) -> float:
+    return float(documents["memory"]["cache"]["bytes_an_entry"])
+
+
+def growth_of_fifty_million(documents: Documents) -> float:
+    """In MB; of a shorter run: what its slope comes to."""
+    return float(documents["memory"]["growth"]["slope_mb_a_10_million"]) * 5
 
 
 TARGETS = (
@@ -87,8 +92,8 @@ TARGETS = (
         Target("P7", f"{algorithm}: two threads, GIL released, of one", 1.9, True, scaling(algorithm))
         for algorithm in ("RS256", "PS256", "ES256", "EdDSA")
     ),
-    Target("P10", "cache of 64k entries: bytes an entry", 1_800, False, of_memory("bytes_an_entry"), unit=" B"),
-    Target("P10", "50 million verifies: growth", 1.0, False, of_memory("growth_of_50_million_mb"), unit=" MB"),
+    Target("P10", "cache of 64k entries: bytes an entry", 1_800, False, entry_bytes, unit=" B"),
+    Target("P10", "growth over 50 million verifies (by the slope)", 1.0, False, growth_of_fifty_million, unit=" MB"),
     Target("P13", "Sessions.verify on a cached token, in no-op calls", 6, False, session_to_call),
 )
 
