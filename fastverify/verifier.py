@@ -14,6 +14,7 @@ from ._core import CacheInfo, RevocationTable, Verifier, parse_unverified
 from .config import WhenStale, check_prefix, check_staleness
 from .errors import (
     ConfigError,
+    CryptoFault,
     InvalidToken,
     RevokedToken,
     StoreUnavailable,
@@ -64,7 +65,13 @@ class SessionVerifier:
         self._random = random
         self._table = RevocationTable(when_stale=when_stale)
         self._verifier = Verifier(
-            (), issuer=issuer, audience=audience, leeway=leeway, cache_size=cache_size, revocations=self._table
+            (),
+            issuer=issuer,
+            audience=audience,
+            leeway=leeway,
+            cache_size=cache_size,
+            revocations=self._table,
+            make_view=Session.from_claims,
         )
         self._state: flows.StoreState | None = None
         self._ring = KeyRing()
@@ -147,9 +154,12 @@ class SessionVerifier:
             StoreUnavailable: what is known of the store is too old, or not loaded yet.
         """
         try:
-            return Session.from_claims(self._verifier.verify(access_token))
+            session: Session = self._verifier.view(access_token)
+            return session
         except InvalidToken as error:
             raise self._verdict(access_token, error) from error
+        except CryptoFault as error:
+            raise StoreUnavailable(f"no verdict: {error}") from error
         except StoreUnavailable:
             self._follower.ensure()
             raise
