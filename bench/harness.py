@@ -333,6 +333,21 @@ def median(timing: Timing) -> float:
     return summary(timing.cpu)[0]
 
 
+def cpu(row: Mapping[str, Any]) -> float:
+    """The same of what `Timing.to_json` wrote."""
+    return float(row["cpu"]["median"])
+
+
+def short(value: float) -> str:
+    """Three digits, two where the first is behind a tenth."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.2g}"
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What the benchmarks wrote into a folder, by their names."""
+    return {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))}
+
+
 def parser(description: str | None, *, rounds: int = 15) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
     options = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
@@ -403,10 +418,12 @@ def environment(*packages: str) -> dict[str, str]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "source tree" if package == "fastverify" else "not installed"
+    libcrypto = openssl_info()
     return {
         "machine": f"{_processor()}, {platform.system()} {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}{_build()}",
-        "libcrypto of fastverify": openssl_info()["running"],
+        "libcrypto of fastverify": libcrypto["running"],
+        "its fast paths": f"ES256 {libcrypto['fast_ecdsa']}, RSA {libcrypto['fast_rsa']}",
         "load at the start": f"{_LOAD:.1f}",
         **versions,
     }

@@ -3,8 +3,8 @@
     python bench/memory.py [--verifies 10000000] [--full] [--json FILE]
 
 The cache is filled with twice as many different ES256 tokens as it has room for; what the resident set grew by, over
-the entries it then holds, is what an entry costs with everything that it keeps alive. A second cache has a bound on
-its bytes that it reaches first.
+the entries it then holds, is what an entry costs with everything that it keeps alive. So is one that keeps a `Session`
+beside each token, as a `SessionVerifier` does, and one that reaches the bound on its bytes first.
 
 Then verifications of every kind run in turns: hits, cold ones that push others out of a small cache, asymmetric ones
 with the cache off, batches, dicts, and tokens that are refused for every reason; keys are replaced and revocations come
@@ -16,24 +16,28 @@ from __future__ import annotations
 
 import gc
 import itertools
+import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import harness
 import targets
 from contenders import POLICY, prepared
-from fastverify import Verifier
+from fastverify import Session, Verifier
 from fastverify.errors import InvalidToken
 
 ENTRIES = 65_536
 BOUND = 16 << 20
 FULL = 50_000_000
 POINTS = 10
+#: Calls until everything has its size.
+WARM_UP = 2_000_000
 #: Of 100 calls: how many are of which kind.
 MIX = {"hit": 78, "dict": 5, "pushing out": 10, "batch": 2, "asymmetric": 1, "refused": 4}
 
@@ -46,8 +50,7 @@ def main() -> int:
     if not Path("/proc/self/statm").exists():
         print("bench/memory.py reads /proc, which this system does not have")
         return 0
-    # Growth first: the allocator keeps what the caches leave behind, where later growth could hide.
-    results = {"growth": growth(FULL if arguments.full else arguments.verifies), "cache": cache()}
+    results = {"cache": cache(), "growth": growth(FULL if arguments.full else arguments.verifies)}
     harness.progress("")
     harness.publish(arguments.json, "memory", harness.environment(), results, table(results))
     return 0
@@ -65,32 +68,49 @@ def cache() -> dict[str, Any]:
             for number in range(2 * ENTRIES):
                 lines.write(trial.sibling(number) + "\n")
                 tell("minted", number)
+        return {
+            "token_bytes": len(trial.token),
+            "plain": in_a_child(lambda: filled(trial, file)),
+            "session": in_a_child(lambda: filled(trial, file, make_view=Session.from_claims)),
+            "bounded": in_a_child(lambda: filled(trial, file, cache_bytes=BOUND)),
+        }
+
+
+def filled(trial: harness.Trial, file: Path, *, cache_bytes: int = 1 << 30, **settings: Any) -> dict[str, float]:
+    """Let a new verifier see every line."""
+    # A small one first, so that what is done once, and pages in what is shared, is not counted.
+    small = prepared(Verifier(trial.keys, **POLICY, cache_size=4, **settings))
+    trial.prove("cache", small.verify)
+    with file.open() as lines:
         before = resident()
-        full = filled(trial, file, cache_bytes=1 << 30)
-        taken = resident() - before
-        bounded = filled(trial, file, cache_bytes=BOUND).cache_info()
-    info = full.cache_info()
+        verifier = Verifier(trial.keys, **POLICY, cache_size=ENTRIES, cache_bytes=cache_bytes, **settings)
+        verify = verifier.view if settings else verifier.verify
+        for number, line in enumerate(lines):
+            verify(line[:-1])
+            tell("verified", number)
+    info = verifier.cache_info()
     return {
-        "token_bytes": len(trial.token),
-        "capacity": info.capacity,
         "entries": info.size,
-        "resident_mb": taken / 1e6,
-        "bytes_an_entry": taken / info.size,
-        "counted_bytes_an_entry": info.bytes / info.size,
-        "bound_bytes": BOUND,
-        "bounded_entries": bounded.size,
-        "bounded_bytes": bounded.bytes,
+        "capacity": info.capacity,
+        "bytes": info.bytes,
+        "bytes_bound": cache_bytes,
+        "resident_bytes": resident() - before,
     }
 
 
-def filled(trial: harness.Trial, file: Path, *, cache_bytes: int) -> Verifier:
-    verifier = prepared(Verifier(trial.keys, **POLICY, cache_size=ENTRIES, cache_bytes=cache_bytes))
-    trial.prove("cache", verifier.verify)
-    with file.open() as lines:
-        for number, line in enumerate(lines):
-            verifier.verify(line[:-1])
-            tell("verified", number)
-    return verifier
+def in_a_child(work: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Done in a process of its own, where nothing that was freed before can be used again."""
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: writer.send(work()))
+    process.start()
+    writer.close()
+    try:
+        answer: dict[str, float] = reader.recv()
+    except EOFError:
+        raise SystemExit(f"memory: a child ended with {process.exitcode}") from None
+    process.join()
+    return answer
 
 
 def tell(what: str, number: int) -> None:
@@ -104,7 +124,7 @@ def tell(what: str, number: int) -> None:
 def growth(verifies: int) -> dict[str, Any]:
     harness.progress("growth: preparing")
     mix = Mix()
-    mix.run(max(1_000_000, verifies // POINTS))  # until everything has its size
+    mix.run(WARM_UP)
     mix.refused, descriptors = 0, open_descriptors()
     points = [(0, resident())]
     begin = time.perf_counter()
@@ -194,28 +214,28 @@ def open_descriptors() -> int:
 # --- output ---
 
 
+def an_entry(row: dict[str, float]) -> list[str]:
+    """Bytes, of the resident set and as counted."""
+    return [f"{row[name] / row['entries']:,.0f} B" for name in ("resident_bytes", "bytes")]
+
+
 def table(results: dict[str, Any]) -> str:
     cache, growth = results["cache"], results["growth"]
+    plain, session, bounded = cache["plain"], cache["session"], cache["bounded"]
+    first, last = growth["resident_mb"][0], growth["resident_mb"][-1]
     rows = [
-        ("cache: entries, of room for", f"{cache['entries']:,}", f"{cache['capacity']:,}"),
-        (
-            "an entry, resident and by cache_info",
-            f"{cache['bytes_an_entry']:,.0f} B",
-            f"{cache['counted_bytes_an_entry']:,.0f} B",
-        ),
-        ("a token", f"{cache['token_bytes']:,} B", ""),
-        ("bounded cache: bytes, of at most", f"{cache['bounded_bytes']:,}", f"{cache['bound_bytes']:,}"),
-        ("  entries", f"{cache['bounded_entries']:,}", ""),
-        ("verifies, of them refused", f"{growth['verifies']:,}", f"{growth['refused']:,}"),
-        (
-            "resident at the start and the end",
-            f"{growth['resident_mb'][0]:.3f} MB",
-            f"{growth['resident_mb'][-1]:.3f} MB",
-        ),
-        ("growth a 10 million, by a line", f"{growth['slope_mb_a_10_million']:.3f} MB", ""),
-        ("open descriptors, before and after", f"{growth['descriptors_before']}", f"{growth['descriptors_after']}"),
+        ["cache: entries, of room for", f"{plain['entries']:,}", f"{plain['capacity']:,}"],
+        ["  an entry, resident and by cache_info", *an_entry(plain)],
+        ["  the same with its Session", *an_entry(session)],
+        ["  a token", f"{cache['token_bytes']:,} B", ""],
+        ["bounded cache: bytes, of at most", f"{bounded['bytes']:,}", f"{bounded['bytes_bound']:,}"],
+        ["  entries", f"{bounded['entries']:,}", ""],
+        ["verifies, of them refused", f"{growth['verifies']:,}", f"{growth['refused']:,}"],
+        ["  resident at the start and the end", f"{first:.3f} MB", f"{last:.3f} MB"],
+        ["  growth a 10 million, by a line", f"{growth['slope_mb_a_10_million']:.3f} MB", ""],
+        ["  open descriptors, before and after", f"{growth['descriptors_before']}", f"{growth['descriptors_after']}"],
     ]
-    return harness.layout(("memory", "", ""), rows, widths=(42, 14, 14)) + "\n\n" + targets.table({"memory": results})
+    return harness.layout(("memory", "", ""), rows, widths=(44, 14, 14)) + "\n\n" + targets.table({"memory": results})
 
 
 if __name__ == "__main__":

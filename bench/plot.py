@@ -8,7 +8,6 @@ What has no JSON is not drawn. The PNGs go beside the JSON. Needs matplotlib.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+
+import harness
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -52,7 +53,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures")
     arguments = parser.parse_args()
-    documents = {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(arguments.results.glob("*.json"))}
+    documents = harness.read_results(arguments.results)
     if not documents:
         print(f"nothing to draw in {arguments.results}: run make bench")
         return 0
@@ -122,16 +123,12 @@ def bars(groups: Mapping[str, Mapping[str, Any]], title: str, machine: list[str]
 
 
 def contenders(rows: Mapping[str, Any]) -> list[tuple[str, float]]:
-    found = [(name, cpu(row)) for name, row in rows.items() if name not in LIMITS and name not in LEFT_OUT]
+    found = [(name, harness.cpu(row)) for name, row in rows.items() if name not in LIMITS and name not in LEFT_OUT]
     return sorted(found, key=lambda row: row[1])
 
 
-def cpu(row: Mapping[str, Any]) -> float:
-    return float(row["cpu"]["median"])
-
-
 def limit_of(rows: Mapping[str, Any]) -> tuple[str, float] | None:
-    return next(((LIMITS[name], cpu(row)) for name, row in rows.items() if name in LIMITS), None)
+    return next(((LIMITS[name], harness.cpu(row)) for name, row in rows.items() if name in LIMITS), None)
 
 
 def panel(
@@ -147,7 +144,7 @@ def panel(
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set_fontweight("bold" if name.startswith("fastverify") else "normal")
     for position, value in enumerate(values):
-        text = axes.text(value * 1.1, position, short(value), va="center", fontsize=8, color=INK, zorder=4)
+        text = axes.text(value * 1.1, position, harness.short(value), va="center", fontsize=8, color=INK, zorder=4)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # over the line of the limit
     axes.set_xscale("log")
     axes.set_xlim(*span)
@@ -156,12 +153,14 @@ def panel(
     axes.grid(axis="x", color=PALE, linewidth=0.8, zorder=0)
     axes.tick_params(axis="both", length=0)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_formatter(lambda value, _: short(value))
+    axes.xaxis.set_major_formatter(lambda value, _: harness.short(value))
     axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     if limit:
         name, value = limit
         axes.axvline(value, color=LIMIT, linewidth=1.2, linestyle=(0, (4, 2)), zorder=3)
-        axes.text(value * 0.93, -0.75, f"{name} {short(value)}", ha="right", va="center", fontsize=8, color=LIMIT)
+        axes.text(
+            value * 0.93, -0.75, f"{name} {harness.short(value)}", ha="right", va="center", fontsize=8, color=LIMIT
+        )
 
 
 def explain(axes: Axes, machine: list[str]) -> None:
@@ -180,11 +179,6 @@ def colour(name: str) -> str:
     if "cached" in name:
         return CACHED
     return OURS if name.startswith("fastverify") else PEER
-
-
-def short(value: float) -> str:
-    """Three digits, two where the first is behind a tenth."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.2g}"
 
 
 # --- threads ---
@@ -236,7 +230,7 @@ def harms(results: Mapping[str, Any]) -> Figure:
                 places[y] = f"{caller}: {name}"
                 axes.barh(y, row["p99"], 0.72, color=tint, alpha=0.4, linewidth=0, zorder=2)
                 axes.barh(y, row["p50"], 0.72, color=tint, zorder=3)
-                text = f"{short(row['p50'])} / {short(row['p99'])}"
+                text = f"{harness.short(row['p50'])} / {harness.short(row['p99'])}"
                 axes.text(row["p99"] * 1.15, y, text, va="center", fontsize=8)
         axes.set_yticks(list(places), list(places.values()))
         axes.set_xscale("log")

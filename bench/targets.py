@@ -35,7 +35,7 @@ class Target:
 
 def cpu(documents: Documents, group: str, name: str) -> float:
     """Median microseconds of CPU of a row of peers.py."""
-    return float(documents["peers"]["python"][group][name]["cpu"]["median"])
+    return harness.cpu(documents["peers"]["python"][group][name])
 
 
 def times_faster(group: str, ours: str, peer: str) -> Callable[[Documents], float]:
@@ -54,7 +54,7 @@ def hit_to_call(documents: Documents) -> float:
 
 def session_to_call(documents: Documents) -> float:
     rows = documents["peers"]["session"]
-    return float(rows["Sessions.verify, cached"]["cpu"]["median"] / rows["no-op call"]["cpu"]["median"])
+    return harness.cpu(rows["Sessions.verify, cached"]) / harness.cpu(rows["no-op call"])
 
 
 def scaling(algorithm: str) -> Callable[[Documents], float]:
@@ -62,7 +62,8 @@ def scaling(algorithm: str) -> Callable[[Documents], float]:
 
 
 def entry_bytes(documents: Documents) -> float:
-    return float(documents["memory"]["cache"]["bytes_an_entry"])
+    row = documents["memory"]["cache"]["plain"]
+    return float(row["resident_bytes"] / row["entries"])
 
 
 def growth_of_fifty_million(documents: Documents) -> float:
