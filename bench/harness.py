@@ -339,8 +339,8 @@ def cpu(row: Mapping[str, Any]) -> float:
 
 
 def short(value: float) -> str:
-    """Three digits, two where the first is behind a tenth."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.2g}"
+    """Three digits, or down to the nanosecond."""
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3}f}"
 
 
 def read_results(folder: Path) -> dict[str, Any]:

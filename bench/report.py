@@ -5,7 +5,9 @@
 In a page (default: README.md and docs/performance.md) a table stands between two comments and is replaced as a whole:
 
     <!-- figures: peers -->
-    ...
+
+    | ... |
+
     <!-- end of figures -->
 
 A table whose benchmark left no JSON stays as it is.
@@ -50,7 +52,7 @@ def filled(page: str, documents: Documents) -> str:
     def table(place: re.Match[str]) -> str:
         begin, name, old, end = place.groups()
         try:
-            return begin + TABLES[name](documents) + "\n" + end
+            return f"{begin}\n{TABLES[name](documents)}\n\n{end}"
         except KeyError:
             return begin + old + end
 
@@ -63,7 +65,8 @@ def filled(page: str, documents: Documents) -> str:
 def peers(documents: Documents) -> str:
     """Everybody by algorithm, and how far ahead of the fastest of them we are."""
     groups = documents["peers"]["results"]["python"]
-    names = list(dict.fromkeys(name for rows in groups.values() for name in rows if name != "no-op call"))
+    fullest_first = sorted(groups.values(), key=len, reverse=True)
+    names = list(dict.fromkeys(name for rows in fullest_first for name in rows if name != "no-op call"))
     others = [name for name in names if not name.startswith(("fastverify", "raw"))]
     body = [[bold(name), *(micro(rows, name) for rows in groups.values())] for name in names]
     for ours in ("lazy", "dict"):

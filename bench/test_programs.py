@@ -190,7 +190,7 @@ def test_a_loss_is_bold_and_a_win_is_not() -> None:
     filled = report.filled(page, documents)
     assert "| *fastest peer / fastverify, lazy* | **0.50** |" in filled
     assert "| *fastest peer / fastverify, dict* | 1.50 |" in filled
-    assert filled.startswith("before\n<!-- figures: peers -->\n|") and "old" not in filled
+    assert filled.startswith("before\n<!-- figures: peers -->\n\n|") and "old" not in filled
     assert report.filled(filled, documents) == filled
 
 
