@@ -87,10 +87,8 @@ cdef class Claims:
             return self.memo
 
     cdef int keep_view(self, value) except -1:
-        cdef object old
         with cython.critical_section(self):
-            old = self.memo
-            self.memo = value
+            self.memo, value = value, self.memo  # the old one goes after this
         return 0
 
     @property

@@ -33,7 +33,6 @@ from openssl cimport (
     BN_mod_mul,
     BN_mod_mul_montgomery,
     BN_MONT_CTX,
-    BN_MONT_CTX_free,
     BN_MONT_CTX_new,
     BN_MONT_CTX_set,
     BN_new,

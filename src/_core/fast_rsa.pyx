@@ -1,5 +1,5 @@
-# RSA signatures under a key with the exponent 65537, below EVP: sixteen squarings and one multiplication on a Montgomery
-# context that the key keeps, then a comparison with the block that must come out.
+# RSA signatures under a key with the exponent 65537, below EVP: sixteen squarings and one multiplication on a
+# Montgomery context that the key keeps, then a comparison with the block that must come out.
 #
 # EVP makes the modulus's Montgomery form and a window of powers anew for each check. The block of RSASSA-PKCS1-v1_5
 # (RFC 8017 section 8.2.2) is known but for the digest, so it is compared and not parsed: there is no padding to be lax
@@ -56,14 +56,13 @@ cdef int public_power(Scratch *scratch, const BIGNUM *modulus, BN_MONT_CTX *mont
     """number^65537 mod modulus, both of `length` bytes: 1; 0 if the number is not below the modulus; -1: ask EVP."""
     cdef BIGNUM *base = scratch.number[0]
     cdef BIGNUM *power = scratch.number[1]
-    cdef int i
     if BN_bin2bn(number, <int>length, base) is NULL:
         return -1
     if BN_cmp(base, modulus) >= 0:  # RFC 8017 section 5.2.2 step 1: one number, one spelling
         return 0
     if BN_to_montgomery(power, base, montgomery, scratch.pool) != 1:
         return -1
-    for i in range(16):
+    for _ in range(16):
         if BN_mod_mul_montgomery(power, power, power, montgomery, scratch.pool) != 1:
             return -1
     # With one factor in Montgomery form and one that is not, the product is plain.
@@ -131,13 +130,12 @@ cdef bint power_agrees(EVP_PKEY *pkey, Scratch *scratch, const BIGNUM *modulus, 
     cdef unsigned char ours[MAX_MODULUS]
     cdef unsigned char theirs[MAX_MODULUS]
     cdef size_t written
-    cdef int i
     cdef EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, pkey, NULL)
     cdef bint agreed = (
         ctx is not NULL and EVP_PKEY_encrypt_init(ctx) == 1
         and EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_NO_PADDING) == 1
     )
-    for i in range(2):
+    for _ in range(2):
         if not agreed:
             break
         written = MAX_MODULUS

@@ -1,4 +1,5 @@
-# The one piece of arithmetic that is ours: an inverse modulo an odd number of 256 bits, for the s of an ECDSA signature.
+# The one piece of arithmetic that is ours: an inverse modulo an odd number of 256 bits, for the s of an ECDSA
+# signature.
 #
 # All of it is public, so its time may depend on the data; libcrypto's BN_mod_inverse takes longer than half of all the
 # rest of a fast check. Nobody has to believe the result: whoever asks for it multiplies it with the input through

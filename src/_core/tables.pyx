@@ -5,7 +5,6 @@
 # often. Counts are halved at every such comparison, so that they speak of the recent past. Tables are built by a short
 # thread, and until one is there EVP serves: no request waits for it.
 
-import os
 import threading
 
 cdef enum:

@@ -5,7 +5,6 @@ import threading
 from collections import namedtuple
 
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.ref cimport PyObject
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.string cimport memcpy
 
@@ -50,8 +49,8 @@ CryptoInfo = namedtuple(
 CryptoInfo.__doc__ = """How a verifier has checked RSA and ECDSA signatures.
 
 ``fast``: on a fast path; ``evp``: through EVP; ``shadowed``: on a fast path and, for control, through EVP as well;
-``undecided``: left to EVP by a fast path; ``contradicted``: accepted by a fast path and refused by EVP, which must be 0;
-``tables``: of ES256 keys, at present."""
+``undecided``: left to EVP by a fast path; ``contradicted``: accepted by a fast path and refused by EVP, which must be
+0; ``tables``: of ES256 keys, at present."""
 CacheInfo = namedtuple("CacheInfo", ("hits", "misses", "size", "capacity", "bytes"), module="fastverify._core")
 CacheInfo.__doc__ = "What a verifier's cache did and holds: hits, misses, entries now and at most, and their bytes."
 
@@ -173,7 +172,7 @@ cdef class Verifier:
         return self.verified(token, fv_seconds() if now is None else instant(now))
 
     def view(self, token):
-        """Verify one token and return what ``make_view`` makes of its `Claims`; asked for once, as long as it is cached.
+        """Verify one token and return what ``make_view`` makes of its `Claims`: once, for as long as they are cached.
 
         Raises what `verify` and ``make_view`` do.
         """
