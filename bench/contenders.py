@@ -169,7 +169,7 @@ def supertokens(trial: Trial) -> Check:
     def check(token: str) -> Any:
         # Its configuration (None) is not looked at as long as the keys are in their cache.
         parsed = parse_jwt_without_signature_verification(token)
-        return get_info_from_access_token(None, parsed, False)["userData"]  # type: ignore[arg-type]
+        return get_info_from_access_token(None, parsed, False)["userData"]
 
     refusals = (SuperTokensSessionError, ValueError)  # ValueError: what was parsed before the signature is no JSON
     return trial.prove("SuperTokens SDK", check, refusals, unchecked=["another issuer"])
@@ -194,6 +194,8 @@ PEERS = (
 def _reasons() -> dict[str, str]:
     """What the installation (install_peers.py) could not install into this environment, and why."""
     try:
-        return json.loads((Path(sys.prefix) / "not-installed.json").read_text("utf-8"))
+        text = (Path(sys.prefix) / "not-installed.json").read_text("utf-8")
     except OSError:
         return {}
+    reasons: dict[str, str] = json.loads(text)
+    return reasons

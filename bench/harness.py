@@ -112,7 +112,7 @@ class Trial:
         return KeySet.from_pem(self.public, alg=self.algorithm, kid=KID)
 
     @functools.cached_property
-    def jwk(self) -> dict[str, str]:
+    def jwk(self) -> dict[str, Any]:
         """The verifying key as a JWK; for HMAC the secret, which no JWK set may hold."""
         if self.algorithm.startswith("HS"):
             return {"kty": "oct", "k": base64url(self.private), "kid": KID, "alg": self.algorithm, "use": "sig"}

@@ -70,10 +70,14 @@ def main() -> int:
 
 
 def smaller(svg: str) -> str:
-    """Without millionths of a point, turns by nothing, empty groups, clips where nothing sticks out, and indentation."""
+    """Without millionths of a point, turns by nothing, empty groups, clips of what sticks out nowhere, and indents."""
     needless = r' transform="rotate\(-0 [^"]*\)"| clip-path="[^"]*"|<g id="\w+"/>\n| id="(line2d|patch|text)_\d+"'
-    rounded = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", svg)
-    return re.sub(r"\s*\n\s*", "\n", re.sub(needless, "", rounded))
+    lean = re.sub(r"\s*\n\s*", "\n", re.sub(needless, "", svg))
+    return re.sub(r'"[^"]*"', lambda value: re.sub(r"\d+\.\d{3,}", rounded, value[0]), lean)
+
+
+def rounded(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}"
 
 
 def figures(documents: Mapping[str, Any]) -> dict[str, Figure]:
@@ -109,7 +113,7 @@ def bars(groups: Mapping[str, Mapping[str, Any]], title: str, machine: list[str]
     figure, grid = plt.subplots(
         lines,
         columns,
-        figsize=(10, 0.25 * sum(ratios) + 0.35 * lines + 0.4),
+        figsize=(10, max(3, 0.25 * sum(ratios) + 0.35 * lines + 0.4)),
         height_ratios=ratios,
         layout="constrained",
         squeeze=False,
@@ -140,7 +144,9 @@ def panel(
     span: tuple[float, float],
 ) -> None:
     names, values = [name for name, _ in rows], [value for _, value in rows]
-    axes.barh(range(len(rows)), values, color=[colour(name) for name in names], height=0.72, zorder=2)
+    # From the edge, as a log axis has no zero.
+    lengths = [value - span[0] for value in values]
+    axes.barh(range(len(rows)), lengths, 0.72, span[0], color=[colour(name) for name in names], zorder=2)
     axes.set_yticks(range(len(rows)), [name.replace("fastverify, ", "fastverify: ") for name in names])
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set_fontweight("bold" if name.startswith("fastverify") else "normal")
@@ -222,20 +228,21 @@ def harms(results: Mapping[str, Any]) -> Figure:
         "A verification beside a thread that computes": results["latency"]["ES256"],
         "Until a woken thread runs, beside verifications": results["subscriber"]["ES256"],
     }
+    edge = 3
     figure, grid = plt.subplots(1, 2, figsize=(10, 3), layout="constrained", sharex=True, sharey=True)
     for axes, (title, rows) in zip(grid, panels.items(), strict=True):
-        places = {}
+        places: dict[float, str] = {}
         for gap, caller in enumerate(("main thread", "another thread")):
             for mode, (name, tint) in modes.items():
                 y, row = len(places) + gap * 0.5, rows[mode][caller]
                 places[y] = f"{caller}: {name}"
-                axes.barh(y, row["p99"], 0.72, color=tint, alpha=0.4, linewidth=0, zorder=2)
-                axes.barh(y, row["p50"], 0.72, color=tint, zorder=3)
+                axes.barh(y, row["p99"] - edge, 0.72, edge, color=tint, alpha=0.4, linewidth=0, zorder=2)
+                axes.barh(y, row["p50"] - edge, 0.72, edge, color=tint, zorder=3)
                 text = f"{harness.short(row['p50'])} / {harness.short(row['p99'])}"
                 axes.text(row["p99"] * 1.15, y, text, va="center", fontsize=8)
         axes.set_yticks(list(places), list(places.values()))
         axes.set_xscale("log")
-        axes.set_xlim(3, 300_000)
+        axes.set_xlim(edge, 300_000)
         axes.grid(axis="x", color=PALE, linewidth=0.8, zorder=0)
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)

@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import harness
@@ -104,7 +105,7 @@ def scaling_figures(one: list[float], two: list[float]) -> dict[str, float]:
 
 
 def singles(trial: harness.Trial) -> dict[str, harness.Check]:
-    found = {
+    found: dict[str, harness.Check] = {
         "fastverify, GIL released": verifier(trial, True).verify,
         "fastverify, GIL held": verifier(trial, False).verify,
     }
@@ -161,7 +162,7 @@ def latency(trial: harness.Trial, rounds: int) -> dict[str, dict[str, dict[str, 
         for (mode, caller), values in samples.items():
             harness.progress(f"latency of {trial.algorithm}, round {number + 1} of {rounds}: {mode}, {caller}")
             with busy_thread():
-                call_from(caller, lambda mode=mode, values=values: time_each(checks[mode], trial.token, values))
+                call_from(caller, partial(time_each, checks[mode], trial.token, values))
     return by_mode_and_caller(samples)
 
 
@@ -181,31 +182,36 @@ def subscriber(trial: harness.Trial, rounds: int) -> dict[str, dict[str, dict[st
         for (mode, caller), values in samples.items():
             harness.progress(f"subscriber, round {number + 1} of {rounds}: {mode}, {caller}")
             with subscriber_thread(values):
-                call_from(caller, lambda mode=mode: time_each(checks[mode], trial.token, [], SUBSCRIBER_SECONDS))
+                call_from(caller, partial(time_each, checks[mode], trial.token, [], SUBSCRIBER_SECONDS))
     return by_mode_and_caller(samples)
 
 
 def requests(trial: harness.Trial, rounds: int) -> dict[str, dict[str, float]]:
     """A pool of two threads: requests a second, and microseconds of one."""
-    checks = {mode: verifier(trial, value).verify for mode, value in MODES.items()}
     loops = calibrated_work()
+    handlers = {mode: request(verifier(trial, value).verify, loops) for mode, value in MODES.items()}
     rates: dict[str, list[float]] = {mode: [] for mode in MODES}
     samples: dict[str, list[float]] = {mode: [] for mode in MODES}
     for number in range(rounds):
-        for mode, check in checks.items():
+        for mode, handler in handlers.items():
             harness.progress(f"requests of {trial.algorithm}, round {number + 1} of {rounds}: {mode}")
             values: list[float] = []
-
-            def request(_: str, check: harness.Check = check) -> None:
-                for _ in range(loops):
-                    pass
-                check(trial.token)
-
             begin = time.perf_counter()
-            run_threads([lambda values=values, request=request: time_each(request, trial.token, values)] * 2)
+            run_threads([partial(time_each, handler, trial.token, values)] * 2)
             rates[mode].append(len(values) / (time.perf_counter() - begin))
             samples[mode] += values
     return {mode: {"rate": harness.summary(rates[mode])[0], **percentiles(samples[mode])} for mode in MODES}
+
+
+def request(check: harness.Check, loops: int) -> harness.Check:
+    """What a small application does with a request: look at the token, and compute."""
+
+    def handle(token: str) -> None:
+        check(token)
+        for _ in range(loops):
+            pass
+
+    return handle
 
 
 def calibrated_work() -> int:
