@@ -43,7 +43,7 @@ class Peer:
         try:
             importlib.metadata.version(self.packages[0])
         except importlib.metadata.PackageNotFoundError:
-            return _reasons().get(self.packages[0], "not installed")
+            return _reasons().get(self.packages[0].lower(), "not installed")
         return None
 
 

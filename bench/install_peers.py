@@ -31,7 +31,8 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, default=ROOT / ".venv-bench")
     parser.add_argument("--node-directory", type=Path, default=ROOT / ".venv-bench-node")
     arguments = parser.parse_args()
-    install_python_peers(arguments.python or find_python(), arguments.directory)
+    python = resolve(arguments.python) or arguments.python if arguments.python else find_python()
+    install_python_peers(python, arguments.directory)
     install_node_peers(arguments.node_directory)
     return 0
 
@@ -78,7 +79,7 @@ def install_python_peers(python: str, directory: Path) -> None:
         # Some of them cannot be had, or not together: one by one, each leaving alone what is there.
         for peer in peers:
             if reason := failure([*pip(program), peer]):
-                missing[name_of(peer)] = reason
+                missing[name_of(peer).lower()] = reason
     if int(version_of(program).split(".")[1]) < OLDEST:
         missing["ryjwt"] = f"needs Python 3.{OLDEST} or newer"
     for peer, reason in missing.items():

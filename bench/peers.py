@@ -197,9 +197,9 @@ def tables(rows: Rows, node_rows: Rows, session: dict[str, harness.Timing], resu
         for name, timings in node_rows.items()
         if timings
     ]
-    parts += [f"missing: {name}: {reason}" for name, reason in results["missing"].items()]
+    parts.append("\n".join(f"missing: {name}: {reason}" for name, reason in results["missing"].items()))
     parts.append(targets.table({"peers": results}))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 if __name__ == "__main__":
