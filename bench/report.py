@@ -175,7 +175,9 @@ def environment(documents: Documents) -> str:
     for document in documents.values():
         seen |= document["environment"]
     versions = ", ".join(f"{name} {value}" for name, value in seen.items() if name not in NOT_VERSIONS)
-    return f"{seen['Python']}; {seen['machine']}; {versions}."
+    missing = documents["peers"]["results"]["missing"] if "peers" in documents else {}
+    absent = "".join(f" Missing: {name} ({reason})." for name, reason in missing.items())
+    return f"{seen['Python']}; {seen['machine']}; {versions}.{absent}"
 
 
 TABLES: dict[str, Callable[[Documents], str]] = {
