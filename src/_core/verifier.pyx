@@ -223,7 +223,7 @@ cdef class Verifier:
         return pending.compact.payload[:pending.compact.payload_size]
 
     def prepare_keys(self) -> int:
-        """Build the fast path's tables of the first ``fast_keys`` ES256 keys now; how many there are.
+        """Build the fast path's tables of ES256 keys now, in their order, until ``fast_keys`` have one; how many do.
 
         Some tens of milliseconds a key, without the GIL; those that are there already cost nothing. Without it, a table
         is built in the background once its key turns out to be busy, and EVP serves until then.
@@ -355,6 +355,7 @@ cdef class Verifier:
         if pending.code == CHECK_FAILED:
             raise MemoryError
         if pending.code == CHECKS_CONTRADICT:
+            self.cache.clear()  # it may hold what only the fast path has seen
             raise CryptoFault()
         if pending.authentic:
             raise claims_refusal(pending.code)
@@ -424,6 +425,9 @@ cdef class Verifier:
             else:
                 for i in range(waiting):
                     examine(<Key>batch[i].choice.key, batch[i].loan, &batch[i])
+            for i in range(waiting):
+                if batch[i].code == CHECKS_CONTRADICT:  # before any of the others is accepted
+                    self.conclude(ring, &batch[i])
             for i in range(waiting):
                 try:
                     self.conclude(ring, &batch[i])
