@@ -232,7 +232,7 @@ def table(results: dict[str, Any]) -> str:
         ["  entries", f"{bounded['entries']:,}", ""],
         ["verifies, of them refused", f"{growth['verifies']:,}", f"{growth['refused']:,}"],
         ["  resident at the start and the end", f"{first:.3f} MB", f"{last:.3f} MB"],
-        ["  growth a 10 million, by a line", f"{growth['slope_mb_a_10_million']:.3f} MB", ""],
+        ["  slope of a line, a 10 million", f"{growth['slope_mb_a_10_million']:.3f} MB", ""],
         ["  open descriptors, before and after", f"{growth['descriptors_before']}", f"{growth['descriptors_after']}"],
     ]
     return harness.layout(("memory", "", ""), rows, widths=(44, 14, 14)) + "\n\n" + targets.table({"memory": results})
