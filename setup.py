@@ -35,6 +35,20 @@ int main(int argc, char **argv) {
 }
 """
 
+# What the fast paths call (src/openssl.pxd). One that does not link costs the fast path and nothing else.
+FAST_PATHS = {
+    "FASTVERIFY_FAST_RSA": """
+        BN_CTX_new BN_CTX_free BN_new BN_cmp BN_is_zero BN_is_one BN_bn2binpad BN_MONT_CTX_new BN_MONT_CTX_free
+        BN_MONT_CTX_set BN_to_montgomery BN_mod_mul_montgomery
+    """,
+    "FASTVERIFY_FAST_ECDSA": """
+        BN_add BN_sub BN_mod_inverse BN_mod_mul BN_nnmod EC_GROUP_new_by_curve_name EC_GROUP_dup
+        EC_GROUP_free EC_GROUP_get0_order EC_GROUP_get0_cofactor EC_GROUP_get_curve EC_GROUP_set_generator
+        EC_GROUP_precompute_mult EC_POINT_new EC_POINT_free EC_POINT_oct2point EC_POINT_mul EC_POINT_add
+        EC_POINT_is_at_infinity EC_POINT_get_affine_coordinates EC_POINT_get_Jprojective_coordinates_GFp
+    """,
+}
+
 NO_COMPILER = """
 fastverify's core is compiled C: building it needs a C compiler and Python's headers; a small program failed (above).
   Debian, Ubuntu:  apt-get install gcc python3-dev
@@ -95,7 +109,11 @@ class BuildCore(build_ext):
         ext.extra_compile_args = ([] if re.search(r"-O\S", flags) else ["-O3"]) + ([] if "-g" in flags else ["-g0"])
         ext.extra_objects = chosen.objects
         ext.extra_link_args = chosen.arguments
-        ext.define_macros = [("FASTVERIFY_BUILT_AGAINST", f'"{version}"'), ("FASTVERIFY_LINKAGE", f'"{kind}"')]
+        ext.define_macros = [
+            ("FASTVERIFY_BUILT_AGAINST", f'"{version}"'),
+            ("FASTVERIFY_LINKAGE", f'"{kind}"'),
+            *((macro, str(int(self.links(calls(names), chosen)))) for macro, names in FAST_PATHS.items()),
+        ]
         # Generated C goes beside the object files; the source tree stays clean.
         ext.sources = cythonize([ext], include_path=["src"], build_dir=self.build_temp, force=self.force)[0].sources
         super().build_extension(ext)
@@ -103,22 +121,44 @@ class BuildCore(build_ext):
     def find_libcrypto(self, kind: str) -> tuple[Candidate, str]:
         """The first candidate that links, and what it says it is."""
         with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "probe.c"
-            source.write_text("#include <Python.h>\n" + PROBE)
             try:
-                objects = self.compiler.compile([str(source)], output_dir=folder, include_dirs=self.include_dirs)
+                objects = self.compile_program("#include <Python.h>\n" + PROBE, folder)
             except (CompileError, CCompilerError, OSError) as error:
                 raise SystemExit(f"{error}\n{NO_COMPILER}") from None
-            program = Path(folder) / "probe"
-            flags = shlex.split(os.environ.get("CFLAGS", ""))  # what was compiled with sanitizers is linked with them
             for candidate in candidates(kind):
-                arguments = [*candidate.arguments, *flags]
-                try:
-                    self.compiler.link_executable(objects + candidate.objects, str(program), extra_postargs=arguments)
-                except (LinkError, CCompilerError, OSError):
-                    continue
-                return candidate, version_of(program)
+                if self.link_program(objects, candidate, folder):
+                    return candidate, version_of(Path(folder) / "probe")
         raise SystemExit(NO_LIBCRYPTO)
+
+    def links(self, program: str, libcrypto: Candidate) -> bool:
+        """Whether a program finds all it calls in this libcrypto."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.link_program(self.compile_program(program, folder), libcrypto, folder)
+
+    def compile_program(self, program: str, folder: str) -> list[str]:
+        source = Path(folder) / "probe.c"
+        source.write_text(program)
+        return self.compiler.compile([str(source)], output_dir=folder, include_dirs=self.include_dirs)
+
+    def link_program(self, objects: list[str], libcrypto: Candidate, folder: str) -> bool:
+        flags = shlex.split(os.environ.get("CFLAGS", ""))  # what was compiled with sanitizers is linked with them
+        try:
+            self.compiler.link_executable(
+                objects + libcrypto.objects,
+                str(Path(folder) / "probe"),
+                extra_postargs=[*libcrypto.arguments, *flags],
+            )
+        except (LinkError, CCompilerError, OSError):
+            return False
+        return True
+
+
+def calls(names: str) -> str:
+    """A program that needs all these functions to be linked, and would call none."""
+    functions = names.split()
+    declarations = "".join(f"extern void {name}(void);\n" for name in functions)
+    table = f"void (*const used[])(void) = {{{', '.join(functions)}}};\n"
+    return f"{declarations}{table}int main(void) {{ return !used[0]; }}\n"
 
 
 def version_of(program: Path) -> str:

@@ -18,10 +18,13 @@ import hashlib
 import hmac
 import importlib.metadata
 import json
+import os
 import platform
 import statistics
 import sys
+import sysconfig
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +48,7 @@ _CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521
 _HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
 _ROUND_SECONDS = 0.02
 _COPIES = 64
+_LOAD = os.getloadavg()[0]
 
 #: Takes a token; returns its claims or raises.
 Check = Callable[[str], Any]
@@ -72,17 +76,33 @@ class Trial:
     @classmethod
     def of(cls, algorithm: str) -> Trial:
         private, public = _make_key(algorithm)
-        claims = _session_claims(int(time.time()))
-        token = _mint(algorithm, private, claims)
+        return cls._make(algorithm, private, public, _session_claims(int(time.time())))
+
+    def without(self, claim: str) -> Trial:
+        """The same key and a token of the same size without this claim."""
+        claims = {name: value for name, value in self.claims.items() if name != claim}
+        return self._make(self.algorithm, self.private, self.public, _padded(claims))
+
+    @classmethod
+    def _make(cls, algorithm: str, private: Any, public: bytes, claims: dict[str, Any]) -> Trial:
+        def mint(**changes: Any) -> str:
+            return _mint(algorithm, private, claims | changes)
+
+        token = mint()
         header, payload, signature = token.split(".")
         bad = {
-            "a changed payload": f"{header}.{_change(payload)}.{signature}",
-            "a changed signature": f"{header}.{payload}.{_change(signature)}",
-            "another issuer": _mint(algorithm, private, claims | {"iss": "https://api.example.org/auth"}),
-            "another audience": _mint(algorithm, private, claims | {"aud": "https://api.example.org"}),
-            "a past expiry": _mint(algorithm, private, claims | {"exp": claims["iat"] - 3_600}),
+            "a changed payload": f"{header}.{change(payload)}.{signature}",
+            "a changed signature": f"{header}.{payload}.{change(signature)}",
+            "another issuer": mint(iss="https://api.example.org/auth"),
+            "another audience": mint(aud="https://api.example.org"),
+            "a past expiry": mint(exp=claims["iat"] - 3_600),
         }
         return cls(algorithm, private, public, token, claims, bad)
+
+    def sibling(self, number: int) -> str:
+        """Another session's good token under the same key."""
+        handle = str(uuid.UUID(int=number, version=4))
+        return _mint(self.algorithm, self.private, self.claims | {"sessionHandle": handle})
 
     @functools.cached_property
     def keys(self) -> KeySet:
@@ -92,7 +112,7 @@ class Trial:
         return KeySet.from_pem(self.public, alg=self.algorithm, kid=KID)
 
     @functools.cached_property
-    def jwk(self) -> dict[str, str]:
+    def jwk(self) -> dict[str, Any]:
         """The verifying key as a JWK; for HMAC the secret, which no JWK set may hold."""
         if self.algorithm.startswith("HS"):
             return {"kty": "oct", "k": base64url(self.private), "kid": KID, "alg": self.algorithm, "use": "sig"}
@@ -109,8 +129,8 @@ class Trial:
         refusals: type[Exception] | tuple[type[Exception], ...] = InvalidToken,
         *,
         unchecked: Sequence[str] = (),
-    ) -> None:
-        """End the program unless `check` answers rightly. `unchecked`: what it is known not to look at."""
+    ) -> Check:
+        """Give `check` back if it answers rightly; else end the program. `unchecked`: what it never looks at."""
         for _ in range(2):  # the second time from a cache, where there is one
             answer = check(self.token)
             if (answer.to_dict() if isinstance(answer, Claims) else answer) != self.claims:
@@ -125,6 +145,7 @@ class Trial:
             except Exception as error:
                 raise SystemExit(f"{name}, {self.algorithm}: fails on {what} with {error!r}") from error
             raise SystemExit(f"{name}, {self.algorithm}: accepts {what}")
+        return check
 
     def raw_signature(self, key: Any = None) -> Check:
         """The check of the signature alone, proven to be right; by default with our prepared key."""
@@ -159,7 +180,7 @@ def _decode(segment: str) -> bytes:
     return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
 
 
-def _change(segment: str) -> str:
+def change(segment: str) -> str:
     """Another character in the middle of a segment, where every bit of it counts."""
     middle = len(segment) // 2
     return segment[:middle] + ("A" if segment[middle] != "A" else "B") + segment[middle + 1 :]
@@ -193,7 +214,13 @@ def _session_claims(now: int) -> dict[str, Any]:
         "role": "editor",
         "st-perm": "",
     }
-    return claims | {"st-perm": "x" * (480 - len(_compact(claims)))}
+    return _padded(claims)
+
+
+def _padded(claims: dict[str, Any]) -> dict[str, Any]:
+    """Filled up to 480 bytes."""
+    bare = claims | {"st-perm": ""}
+    return bare | {"st-perm": "x" * (480 - len(_compact(bare)))}
 
 
 def _mint(algorithm: str, private: Any, claims: dict[str, Any]) -> str:
@@ -297,9 +324,28 @@ def figures(values: Sequence[float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in zip(("median", "low", "high"), summary(values), strict=True)}
 
 
+def to_json(timings: Mapping[str, Timing]) -> dict[str, Any]:
+    return {name: timing.to_json() for name, timing in timings.items()}
+
+
 def median(timing: Timing) -> float:
     """Microseconds of CPU a call."""
     return summary(timing.cpu)[0]
+
+
+def cpu(row: Mapping[str, Any]) -> float:
+    """The same of what `Timing.to_json` wrote."""
+    return float(row["cpu"]["median"])
+
+
+def short(value: float) -> str:
+    """Three digits, or down to the nanosecond."""
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3}f}"
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What the benchmarks wrote into a folder, by their names."""
+    return {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))}
 
 
 def parser(description: str | None, *, rounds: int = 15) -> argparse.ArgumentParser:
@@ -349,8 +395,10 @@ def layout(head: Sequence[str], rows: Iterable[Sequence[str]], *, widths: Sequen
     return "\n".join([line(head), *(line(["  " + row[0], *row[1:]]) for row in rows)])
 
 
-def timing_table(title: str, timings: Mapping[str, Timing], *, reference: str, unrelated: Sequence[str] = ()) -> str:
-    """Figures of one algorithm, and how many times as fast as the reference each is."""
+def timing_table(
+    title: str, timings: Mapping[str, Timing], *, reference: str = "", unrelated: Sequence[str] = ()
+) -> str:
+    """Figures of one group, and how many times as fast as the reference each is."""
     base = median(timings[reference]) if reference in timings else None
     rows = []
     for name, timing in timings.items():
@@ -358,8 +406,8 @@ def timing_table(title: str, timings: Mapping[str, Timing], *, reference: str, u
         ratio = f"{base / middle:.1f}" if base and name not in unrelated else ""
         span, wall = f"{low:.3f} - {high:.3f}", summary(timing.wall)[0]
         rows.append([name, f"{middle:.3f}", span, f"{wall:.3f}", f"{1e6 / middle:,.0f}", ratio])
-    head = [title, "CPU us", "middle half", "wall us", "calls/s", f"x {reference}"]
-    return layout(head, rows, widths=(28, 10, 20, 10, 12, 10))
+    head = [title, "CPU us", "middle half", "wall us", "calls/s", f"x {reference}" if base else ""]
+    return layout(head, rows, widths=(34, 10, 20, 10, 12, 11))
 
 
 def environment(*packages: str) -> dict[str, str]:
@@ -370,12 +418,22 @@ def environment(*packages: str) -> dict[str, str]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "source tree" if package == "fastverify" else "not installed"
+    libcrypto = openssl_info()
     return {
         "machine": f"{_processor()}, {platform.system()} {platform.release()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "libcrypto of fastverify": openssl_info()["running"],
+        "Python": f"{platform.python_implementation()} {platform.python_version()}{_build()}",
+        "libcrypto of fastverify": libcrypto["running"],
+        "its fast paths": f"ES256 {libcrypto['fast_ecdsa']}, RSA {libcrypto['fast_rsa']}",
+        "load at the start": f"{_LOAD:.1f}",
         **versions,
     }
+
+
+def _build() -> str:
+    """How the interpreter was optimised, as far as it says."""
+    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    found = [name for name, option in (("PGO", "--enable-optimizations"), ("LTO", "--with-lto")) if option in options]
+    return f", {' and '.join(found)}" if found else ", built without PGO"
 
 
 def _processor() -> str:

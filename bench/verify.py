@@ -16,11 +16,9 @@ Rows:
 from __future__ import annotations
 
 import sys
-import warnings
-from typing import Any
 
+import contenders
 import harness
-from fastverify import Verifier
 
 
 def main() -> int:
@@ -32,7 +30,7 @@ def main() -> int:
     for number, algorithm in enumerate(algorithms):
         trial = harness.Trial.of(algorithm)
         tokens = trial.copies()
-        turns = {name: harness.turn(check, tokens) for name, check in contenders(trial).items()}
+        turns = {name: harness.turn(check, tokens) for name, check in checks(trial).items()}
         title = f"{algorithm} ({number + 1} of {len(algorithms)})"
         results[algorithm] = harness.run(turns, arguments.rounds, title)
     tables = [
@@ -43,77 +41,22 @@ def main() -> int:
         arguments.json,
         "verify",
         harness.environment("PyJWT", "joserfc"),
-        {
-            algorithm: {name: timing.to_json() for name, timing in timings.items()}
-            for algorithm, timings in results.items()
-        },
+        {algorithm: harness.to_json(timings) for algorithm, timings in results.items()},
         "\n\n".join(tables),
     )
     return 0
 
 
-def contenders(trial: harness.Trial) -> dict[str, harness.Check]:
+def checks(trial: harness.Trial) -> dict[str, harness.Check]:
     """Who verifies this token, each proven to be right."""
-    return {"no-op call": harness.no_op, "raw signature": trial.raw_signature()} | ours(trial) | peers(trial)
-
-
-def ours(trial: harness.Trial) -> dict[str, harness.Check]:
-    policy: dict[str, Any] = {"issuer": harness.ISSUER, "audience": harness.AUDIENCE}
-    cold = Verifier(trial.keys, **policy, cache_size=0).verify
-    cached = Verifier(trial.keys, **policy, revocations=harness.revocations()).verify
-    found: dict[str, harness.Check] = {
-        "cold": cold,
-        "cold, dict": lambda token: cold(token).to_dict(),
-        "cached": cached,
-        "cached, dict": lambda token: cached(token).to_dict(),
+    found = {"no-op call": harness.no_op, "raw signature": trial.raw_signature()}
+    names = {"lazy": "cold", "dict": "cold, dict", "cached": "cached", "cached, dict": "cached, dict"}
+    found |= {names[name]: check for name, check in contenders.ours(trial).items() if name in names}
+    return found | {
+        peer.name: peer.prepare(trial)
+        for peer in contenders.PEERS
+        if peer.name in ("PyJWT", "joserfc") and not peer.missing()
     }
-    for name, check in found.items():
-        trial.prove(name, check)
-    return found
-
-
-def peers(trial: harness.Trial) -> dict[str, harness.Check]:
-    """Those of the test environment; all of them are in peers.py."""
-    found: dict[str, harness.Check] = {}
-    try:
-        import jwt
-    except ImportError:
-        pass
-    else:
-        pyjwt_key = trial.private if trial.algorithm.startswith("HS") else jwt.PyJWK.from_dict(trial.jwk).key
-
-        def pyjwt(token: str) -> Any:
-            return jwt.decode(
-                token, pyjwt_key, algorithms=[trial.algorithm], issuer=harness.ISSUER, audience=harness.AUDIENCE
-            )
-
-        trial.prove("PyJWT", pyjwt, jwt.InvalidTokenError)
-        found["PyJWT"] = pyjwt
-    try:
-        from joserfc import jwk, jws
-        from joserfc import jwt as jose
-        from joserfc.errors import JoseError, SecurityWarning
-    except ImportError:
-        pass
-    else:
-        warnings.simplefilter("ignore", SecurityWarning)  # at every call, of EdDSA's older name; that is in its figure
-        # By default it refuses header parameters that are not registered, such as "version".
-        registry = jws.JWSRegistry(algorithms=[trial.algorithm], strict_check_header=False)
-        jose_key = jwk.import_key(trial.jwk)
-        rules = jose.JWTClaimsRegistry(
-            iss={"essential": True, "value": harness.ISSUER},
-            aud={"essential": True, "value": harness.AUDIENCE},
-            exp={"essential": True},
-        )
-
-        def joserfc(token: str) -> Any:
-            decoded = jose.decode(token, jose_key, registry=registry)
-            rules.validate(decoded.claims)
-            return decoded.claims
-
-        trial.prove("joserfc", joserfc, JoseError)
-        found["joserfc"] = joserfc
-    return found
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@
 whole life of a session. Everything public is named here; the HTTP adapters are in ``fastverify.adapters``.
 """
 
-from ._core import CacheInfo, Claims, Verifier, openssl_info
+from ._core import CacheInfo, Claims, CryptoInfo, Verifier, openssl_info
 from .config import Config
 from .errors import (
     ClaimValidationFailed,
     ConfigError,
+    CryptoFault,
     DuplicateCookies,
     ExpiredToken,
     FastVerifyError,
@@ -41,6 +42,8 @@ __all__ = [
     "Claims",
     "Config",
     "ConfigError",
+    "CryptoFault",
+    "CryptoInfo",
     "DuplicateCookies",
     "ExpiredToken",
     "FastVerifyError",

@@ -21,6 +21,7 @@
      |   +- ClaimValidationFailed 403
      |   +- DuplicateCookies  401   several cookies of one name; none can be trusted
      +- StoreUnavailable      503   an infrastructure fault; says nothing about the session
+     +- CryptoFault           503   two ways of checking a signature contradict each other; says nothing about the token
 
 Every class has a stable ``code`` (snake case) and a ``status_hint`` (HTTP). Messages say what was wrong and never hold
 a token. A ``SessionError`` that has an ``InvalidToken`` behind it carries it as ``__cause__``.
@@ -201,3 +202,19 @@ class StoreUnavailable(FastVerifyError):
         super().__init__(message)
         #: Seconds to wait before trying again.
         self.retry_after = retry_after
+
+
+class CryptoFault(FastVerifyError):
+    """A fast path accepted a signature that EVP refuses: a fault of this process, and no statement about the token.
+
+    It is raised once; from then on EVP decides alone in this process (``openssl_info()`` says so). Please report it,
+    with ``openssl_info()`` and the processor's name. The gateway's verifiers make a `StoreUnavailable` of it.
+    """
+
+    code = "crypto_fault"
+    status_hint = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "two ways of checking a signature contradict each other; the fast one is off in this process from now on"
+        )

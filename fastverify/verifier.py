@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from . import flows
 from ._core import CacheInfo, RevocationTable, Verifier, parse_unverified
 from .config import WhenStale, check_prefix, check_staleness
 from .errors import (
     ConfigError,
+    CryptoFault,
+    FastVerifyError,
     InvalidToken,
     RevokedToken,
     StoreUnavailable,
@@ -64,8 +66,16 @@ class SessionVerifier:
         self._random = random
         self._table = RevocationTable(when_stale=when_stale)
         self._verifier = Verifier(
-            (), issuer=issuer, audience=audience, leeway=leeway, cache_size=cache_size, revocations=self._table
+            (),
+            issuer=issuer,
+            audience=audience,
+            leeway=leeway,
+            cache_size=cache_size,
+            revocations=self._table,
+            make_view=Session.from_claims,
         )
+        #: The session of a token, or the core's own error: what ``verify`` is made of, with a frame less.
+        self.view: Callable[[str | bytes], Session] = self._verifier.view
         self._state: flows.StoreState | None = None
         self._ring = KeyRing()
         self._follower = Follower(
@@ -147,12 +157,18 @@ class SessionVerifier:
             StoreUnavailable: what is known of the store is too old, or not loaded yet.
         """
         try:
-            return Session.from_claims(self._verifier.verify(access_token))
-        except InvalidToken as error:
+            return self.view(access_token)
+        except FastVerifyError as error:
+            self.explain(access_token, error)
+
+    def explain(self, access_token: str | bytes, error: FastVerifyError) -> NoReturn:
+        """Raise what an error of ``view`` means for the session."""
+        if isinstance(error, InvalidToken):
             raise self._verdict(access_token, error) from error
-        except StoreUnavailable:
-            self._follower.ensure()
-            raise
+        if isinstance(error, CryptoFault):
+            raise StoreUnavailable(f"no verdict: {error}") from error
+        self._follower.ensure()
+        raise error
 
     @property
     def ready(self) -> bool:

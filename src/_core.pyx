@@ -1,6 +1,7 @@
 # cython: language_level=3, auto_pickle=False, binding=False
 # cython: embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """The compiled core: verifies tokens. No policy of sessions, no store, no HTTP, no clock but the coarse one.
 
 Theory of operation
@@ -22,20 +23,30 @@ microsecond and an exception. Claims are read from the very buffer that was deco
 second parser that could see another payload. `Claims` keeps that buffer and makes Python objects of its parts when
 asked, afresh each time, which is what lets many callers share one cached object.
 
-Refusals are numbers until the last moment (refusals.pyx). Every way out of libcrypto leaves its error queue empty
-(keys.pyx).
+Signatures are checked by EVP, or for keys that allow it on a fast path that EVP keeps an eye on (signatures.pyx).
 
-Threads: all state is touched with the GIL held, and only signature checks run without it. The module does not declare
-itself safe without a GIL, so an interpreter that has none takes it back for as long as this module is loaded.
+Refusals are numbers until the last moment (refusals.pyx). Every way out of libcrypto leaves its error queue empty
+(algorithms.pyx).
+
+Threads: from base64url to JSON a token needs no Python, and with release_gil that part runs without the GIL. All other
+state is touched with the GIL held. On a free-threaded build, where there is none, each shared structure is touched in
+the critical section of the object that owns it, and single numbers atomically (sharing.pyx).
 """
 
 include "_core/refusals.pyx"  # numbers to exceptions
+include "_core/sharing.pyx"  # atomic loads, stores and counts
 include "_core/base64url.pyx"  # strict decoding into a caller's buffer
 include "_core/json_text.pyx"  # strings and numbers
 include "_core/json.pyx"  # one strict pass
 include "_core/json_objects.pyx"  # Python objects of it, on demand
+include "_core/algorithms.pyx"  # names, digests, libcrypto's particulars
 include "_core/key_rules.pyx"  # which keys are refused
-include "_core/keys.pyx"  # prepared keys and the signature check
+include "_core/inverse.pyx"  # modulo an odd number
+include "_core/fast_ecdsa.pyx"  # ES256 with a table for the key
+include "_core/fast_rsa.pyx"  # RSA and PSS by a Montgomery chain
+include "_core/keys.pyx"  # prepared keys
+include "_core/signatures.pyx"  # the check: EVP, fast paths, shadow checks
+include "_core/tables.pyx"  # which keys get a table
 include "_core/revoked.pyx"  # the revocation table
 include "_core/jws.pyx"  # compact form, protected header, choice of the key
 include "_core/claims.pyx"  # the Claims object; rules of time, issuer and audience

@@ -8,6 +8,9 @@
 # There are twice as many places as entries, so that a full set is rare. Where room is needed, entries that have expired
 # go first, then the one that expires soonest of a small neighbourhood: all tokens of one signer live equally long, so
 # that is the oldest one.
+#
+# All of it happens in the cache's critical section (with a GIL: while that is held), but for letting go of what was
+# evicted, which may run anybody's code, this cache's too, and comes last.
 
 cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -52,13 +55,15 @@ cdef class TokenCache:
     cdef uint64_t sets
     cdef uint64_t hand  # the set at which the next search for room starts
     cdef uint64_t seed[2]
-    cdef readonly unsigned long long hits, misses
-    cdef readonly size_t size, capacity, bytes
+    cdef unsigned long long hits, misses
+    cdef size_t size, capacity, bytes
     cdef size_t limit
+    cdef size_t extra  # bytes that an entry costs besides
 
-    def __cinit__(self, size_t capacity, size_t limit):
+    def __cinit__(self, size_t capacity, size_t limit, size_t extra):
         self.capacity = capacity
         self.limit = limit
+        self.extra = extra
         if RAND_bytes(<unsigned char *>self.seed, sizeof(self.seed)) != 1:
             ERR_clear_error()
             raise OSError("libcrypto has no randomness")
@@ -79,46 +84,44 @@ cdef class TokenCache:
         memcpy(words, text + size - KEY_BYTES, KEY_BYTES)
         return fv_fold(words[0] ^ self.seed[0], words[1] ^ self.seed[1])
 
-    cdef inline PyObject *find(self, const unsigned char *text, size_t size) noexcept:
-        """The claims of this very token, borrowed, or NULL."""
+    cdef inline Claims find(self, const unsigned char *text, size_t size):
+        """The claims of this very token, or None."""
+        cdef Claims found = None
         cdef uint64_t hash
         cdef Place *place
         cdef int i
         if self.sets == 0 or size < KEY_BYTES:
-            return NULL
+            return None
         hash = self.hash(text, size)
         place = self.places + fv_scale(hash, self.sets) * WAYS
-        for i in range(WAYS):
-            if place[i].hash == hash and place[i].claims != NULL and (<Claims>place[i].claims).size == size:
-                # Of a caller who kept the object there is nothing to compare: neither str nor bytes ever change.
-                if (<Claims>place[i].claims).text == text or memcmp((<Claims>place[i].claims).text, text, size) == 0:
-                    return place[i].claims
-        return NULL
+        with cython.critical_section(self):
+            for i in range(WAYS):
+                if place[i].hash == hash and place[i].claims != NULL and is_of((<Claims>place[i].claims), text, size):
+                    found = <Claims>place[i].claims
+                    break
+        return found
 
     cdef int keep(self, Claims claims, long long at) except -1:
         """Put the claims of a verified token in."""
-        cdef size_t cost = cost_of(claims)
+        cdef size_t cost = cost_of(claims) + self.extra
+        cdef PyObject *evicted = NULL
         cdef uint64_t hash
-        cdef Place *places
         cdef Place *place
-        cdef Place old
         if self.sets == 0 or claims.size < KEY_BYTES or cost > self.limit:
             return 0
-        while self.size >= self.capacity or self.bytes + cost > self.limit:
-            self.make_room(at)
-        hash = self.hash(claims.text, claims.size)
-        places = self.places + fv_scale(hash, self.sets) * WAYS
-        place = self.place_for(places, hash, claims)
-        # The old entry is let go of when the new one is in place: that may run anybody's code, even this method again.
-        old = place[0]
-        Py_INCREF(claims)
-        place.hash = hash
-        place.claims = <PyObject *>claims
-        self.size += 1
-        self.bytes += cost
-        if old.claims != NULL:
-            self.let_go(old.claims)
-        return 0
+        with cython.critical_section(self):
+            while self.size >= self.capacity or self.bytes + cost > self.limit:
+                self.make_room(at, &evicted)
+            hash = self.hash(claims.text, claims.size)
+            place = self.place_for(self.places + fv_scale(hash, self.sets) * WAYS, hash, claims)
+            if place.claims != NULL:
+                self.evict(place, &evicted)
+            Py_INCREF(claims)
+            place.hash = hash
+            place.claims = <PyObject *>claims
+            self.size += 1
+            self.bytes += cost
+        return let_go(evicted)
 
     cdef Place *place_for(self, Place *places, uint64_t hash, Claims claims) noexcept:
         """The place of the same token, else an empty one, else the one that expires soonest."""
@@ -127,13 +130,13 @@ cdef class TokenCache:
         for i in range(WAYS):
             if places[i].claims == NULL:
                 best = &places[i]
-            elif places[i].hash == hash and same_token(<Claims>places[i].claims, claims):
+            elif places[i].hash == hash and is_of(<Claims>places[i].claims, claims.text, claims.size):
                 return &places[i]
             elif best.claims != NULL and (<Claims>places[i].claims).valid_until < (<Claims>best.claims).valid_until:
                 best = &places[i]
         return best
 
-    cdef int make_room(self, long long at) except -1:
+    cdef void make_room(self, long long at, PyObject **evicted) noexcept:
         """Evict what has expired in the next few sets, or else what expires soonest there."""
         cdef Place *soonest = NULL
         cdef Place *place
@@ -146,47 +149,55 @@ cdef class TokenCache:
                 continue
             if (<Claims>place.claims).valid_until <= at:
                 found = True
-                self.evict(place)
-            elif soonest == NULL or soonest.claims == NULL or (
-                    (<Claims>place.claims).valid_until < (<Claims>soonest.claims).valid_until):
+                self.evict(place, evicted)
+            elif soonest == NULL or (<Claims>place.claims).valid_until < (<Claims>soonest.claims).valid_until:
                 soonest = place
-        if not found and soonest != NULL and soonest.claims != NULL:
-            self.evict(soonest)
+        if not found and soonest != NULL:
+            self.evict(soonest, evicted)
         self.hand = (self.hand + NEIGHBOURHOOD) % self.sets
-        return 0
 
-    cdef int evict(self, Place *place) except -1:
-        cdef PyObject *claims = place.claims
+    cdef void evict(self, Place *place, PyObject **evicted) noexcept:
+        """Take an entry out of its place, onto a list of those to let go of."""
+        cdef PyObject *entry = place.claims
         place.claims = NULL
-        return self.let_go(claims)
-
-    cdef int let_go(self, PyObject *entry) except -1:
-        """Drop the reference of an entry that has left its place."""
-        cdef Claims claims = <Claims>entry
         self.size -= 1
-        self.bytes -= cost_of(claims)
-        # The memo refers back to the claims: a cycle that would otherwise wait for the garbage collector.
-        claims._session = None
-        Py_DECREF(claims)
-        return 0
+        self.bytes -= cost_of(<Claims>entry) + self.extra
+        (<Claims>entry).next_evicted = evicted[0]
+        evicted[0] = entry
 
     cdef int drop(self, Claims claims) except -1:
         """Take one entry out, if it is there."""
         cdef uint64_t hash = self.hash(claims.text, claims.size)
         cdef Place *places = self.places + fv_scale(hash, self.sets) * WAYS
+        cdef PyObject *evicted = NULL
         cdef int i
-        for i in range(WAYS):
-            if places[i].claims == <PyObject *>claims:
-                self.evict(&places[i])
-                break
-        return 0
+        with cython.critical_section(self):
+            for i in range(WAYS):
+                if places[i].claims == <PyObject *>claims:
+                    self.evict(&places[i], &evicted)
+                    break
+        return let_go(evicted)
 
     cdef int clear(self) except -1:
+        cdef PyObject *evicted = NULL
         cdef uint64_t i
-        for i in range(self.sets * WAYS):
-            if self.places[i].claims != NULL:
-                self.evict(&self.places[i])
-        return 0
+        with cython.critical_section(self):
+            for i in range(self.sets * WAYS):
+                if self.places[i].claims != NULL:
+                    self.evict(&self.places[i], &evicted)
+        return let_go(evicted)
+
+
+cdef int let_go(PyObject *evicted) except -1:
+    """Drop the cache's references."""
+    cdef Claims claims
+    while evicted != NULL:
+        claims = <Claims>evicted
+        evicted = claims.next_evicted
+        # The memo refers back to the claims: a cycle that would otherwise wait for the garbage collector.
+        claims.keep_view(None)
+        Py_DECREF(claims)
+    return 0
 
 
 cdef inline size_t cost_of(Claims claims) noexcept:
@@ -194,8 +205,9 @@ cdef inline size_t cost_of(Claims claims) noexcept:
     return sizeof_claims + claims.size + claims.payload_size + JSON_PAD + ENTRY_OVERHEAD
 
 
-cdef inline bint same_token(Claims a, Claims b) noexcept:
-    return a.size == b.size and memcmp(a.text, b.text, a.size) == 0
+cdef inline bint is_of(Claims claims, const unsigned char *text, size_t size) noexcept:
+    """Whether these are the claims of this token: of all of it. (Neither str nor bytes ever change.)"""
+    return claims.size == size and (claims.text == text or memcmp(claims.text, text, size) == 0)
 
 
 cdef size_t sizeof_claims = Claims.__basicsize__

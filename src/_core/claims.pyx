@@ -65,13 +65,31 @@ cdef class Claims:
     cdef bint has_handle, has_digest, has_tenant
     cdef readonly str algorithm
     cdef readonly str key_id
-    cdef public object _session
+    cdef object memo  # what a verifier's view has made of these claims
+    cdef PyObject *next_evicted  # in a list of entries that have left a cache
 
     def __init__(self):
         raise TypeError("made by Verifier.verify")
 
     def __dealloc__(self):
         PyMem_Free(self.payload)
+
+    @property
+    def _session(self):
+        return self.view()
+
+    @_session.setter
+    def _session(self, value):
+        self.keep_view(value)
+
+    cdef object view(self):
+        with cython.critical_section(self):
+            return self.memo
+
+    cdef int keep_view(self, value) except -1:
+        with cython.critical_section(self):
+            self.memo, value = value, self.memo  # the old one goes after this
+        return 0
 
     @property
     def token(self) -> str:
@@ -106,7 +124,7 @@ cdef class Claims:
     def to_dict(self) -> dict:
         """The whole claims set as a dict of the caller's own."""
         cdef const unsigned char *cursor = skip_blanks(self.document())
-        return build(&cursor)
+        return build_object(&cursor, self.found[WHOLE].flags)
 
     def get(self, name, /, default=None):
         """The member's value, or the default."""
@@ -179,14 +197,9 @@ cdef class Claims:
 
     # Reading the payload.
 
-    cdef int read(self, object given, Compact *compact) except -1:
-        """Take over a compact form's token and payload, parse the claims set, check the types of registered claims."""
-        cdef int code
-        if compact.payload_size == 0:
-            raise refusal(EMPTY_PART, "token")
-        code = scan(compact.payload, compact.payload_size, CLAIM_NAMES, self.found)
-        if code != FINE:
-            raise refusal(code, "claims")
+    cdef int read(self, object given, const Compact *compact, const Member *found) except -1:
+        """Take over a token and its scanned payload, and check the types of registered claims."""
+        memcpy(self.found, found, sizeof(self.found))
         # A str subclass could carry anything along, and its characters lie elsewhere.
         self.given = given if type(given) is str or type(given) is bytes else plain_token(given)
         text_of(self.given, &self.text, &self.size)
@@ -313,9 +326,10 @@ cdef class Claims:
         return 0
 
     cdef const unsigned char *token_target(self) except NULL:
-        if not self.has_digest:
-            target16(self.text, self.signing_size, self.digest16)
-            self.has_digest = True
+        with cython.critical_section(self):
+            if not self.has_digest:
+                target16(self.text, self.signing_size, self.digest16)
+                self.has_digest = True
         return self.digest16
 
     cdef const unsigned char *tenant_target(self) except? NULL:
@@ -323,14 +337,26 @@ cdef class Claims:
         cdef size_t size
         if self.found[TENANT].kind != STRING:
             return NULL
-        if not self.has_tenant:
-            size = unescape(self.payload + self.found[TENANT].start + 1, self.found[TENANT].size - 2, plain)
-            target16(plain, size, self.tenant16)
-            self.has_tenant = True
+        with cython.critical_section(self):
+            if not self.has_tenant:
+                size = unescape(self.payload + self.found[TENANT].start + 1, self.found[TENANT].size - 2, plain)
+                target16(plain, size, self.tenant16)
+                self.has_tenant = True
         return self.tenant16
 
 
 Mapping.register(Claims)
+
+
+cdef inline int scan_claims(const Compact *compact, Member *found) noexcept nogil:
+    """Accept or refuse the decoded payload as a claims set, and note its registered members; returns a Refusal."""
+    if compact.payload_size == 0:
+        return EMPTY_PART
+    return scan(compact.payload, compact.payload_size, CLAIM_NAMES, found)
+
+
+cdef object claims_refusal(int code):
+    return refusal(code, "token" if code == EMPTY_PART else "claims")
 
 
 cdef int target16(const unsigned char *data, size_t size, unsigned char *out) except -1:

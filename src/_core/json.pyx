@@ -13,6 +13,7 @@ cdef enum Names:
 # The members that scan() notes. Header members from CRIT on make a token unsupported, whatever their value.
 cdef enum:
     ISS, SUB, AUD, EXP, NBF, IAT, JTI, TENANT, HANDLE
+    WHOLE  # the top object; its flags say how many members it has
     CLAIMS_NOTED
 cdef enum:
     ALG, KID, TYP_MEMBER
@@ -254,6 +255,10 @@ cdef int scan(const unsigned char *text, size_t size, Names names, Member *found
             if p[0] != (c"}" if level.is_object else c"]"):
                 return JSON_SYNTAX
             p += 1
+            if s.depth == 1 and names == CLAIM_NAMES:
+                found[WHOLE].size = <unsigned int>(p - text)
+                found[WHOLE].kind = CONTAINER
+                found[WHOLE].flags = <unsigned char>s.count
             s.count = level.first
             s.depth -= 1
             if s.depth == 1 and outer >= 0:

@@ -14,6 +14,11 @@ cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 
+cdef extern from *:
+    # Of Cython's own: makes room beforehand where CPython has a function for it.
+    dict new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t members)
+
+
 cdef inline object ascii_text(const unsigned char *p, Py_ssize_t size):
     cdef object text = PyUnicode_New(size, 127)
     memcpy(PyUnicode_DATA(text), p, size)
@@ -36,26 +41,33 @@ cdef object string_value(const unsigned char *p, Py_ssize_t size, int flags):
 cdef enum:
     KEPT_BITS = 9
     KEPT_SIZE = 24
-cdef PyObject *kept_names[1 << KEPT_BITS]
+cdef struct KeptName:
+    unsigned long long head
+    Py_ssize_t size
+    PyObject *name
+cdef KeptName kept_names[1 << KEPT_BITS]
 cdef object kept_names_guard = object()  # its lock guards the table where there is no GIL
 
 
 cdef object name_value(const unsigned char *p, Py_ssize_t size, int flags):
     """The str of a member's name; the same object for the same name, mostly."""
-    cdef PyObject **place
+    cdef unsigned long long head
+    cdef KeptName *kept
     cdef object name
     if flags or size > KEPT_SIZE:
         return string_value(p, size, flags)
-    place = &kept_names[fv_mix(fv_name_head(p, size)) >> (64 - KEPT_BITS)]
+    head = fv_name_head(p, size)
+    kept = &kept_names[fv_mix(head) >> (64 - KEPT_BITS)]
     with cython.critical_section(kept_names_guard):
-        if place[0] != NULL:
-            name = <object>place[0]
-            if len(<str>name) == size and memcmp(PyUnicode_DATA(name), p, size) == 0:
-                return name
+        if kept.head == head and kept.size == size and kept.name != NULL:
+            if size <= 8 or memcmp(<const unsigned char *>PyUnicode_DATA(<object>kept.name) + 8, p + 8, size - 8) == 0:
+                return <object>kept.name
         name = ascii_text(p, size)
         Py_INCREF(name)
-        Py_XDECREF(place[0])
-        place[0] = <PyObject *>name
+        Py_XDECREF(kept.name)
+        kept.name = <PyObject *>name
+        kept.head = head
+        kept.size = size
     return name
 
 
@@ -76,6 +88,31 @@ cdef object integer_value(const unsigned char *p, const unsigned char *end):
     return -value if negative else value
 
 
+cdef dict build_object(const unsigned char **cursor, Py_ssize_t members):
+    """The dict of the object at the cursor, which moves past it; made for that many members."""
+    cdef const unsigned char *p = skip_blanks(cursor[0] + 1)
+    cdef const unsigned char *end
+    cdef dict value = new_dict(members)
+    cdef object name, member
+    cdef int flags, error
+    while p[0] != c"}":
+        end = string_end(p + 1, &flags, &error)
+        name = name_value(p + 1, end - p - 1, flags)
+        p = skip_blanks(skip_blanks(end + 1) + 1)
+        if p[0] == c'"':
+            end = string_end(p + 1, &flags, &error)
+            member = string_value(p + 1, end - p - 1, flags)
+            p = end + 1
+        else:
+            cursor[0] = p
+            member = build(cursor)
+            p = cursor[0]
+        PyDict_SetItem(value, name, member)
+        p = next_item(p)
+    cursor[0] = p + 1
+    return value
+
+
 cdef object build(const unsigned char **cursor):
     """The Python object of the value at the cursor, which moves past it."""
     cdef const unsigned char *p = cursor[0]
@@ -83,23 +120,13 @@ cdef object build(const unsigned char **cursor):
     cdef char *stop = NULL
     cdef int flags, error
     cdef Kind kind
-    cdef object value, name
+    cdef object value
     if p[0] == c'"':
         end = string_end(p + 1, &flags, &error)
         cursor[0] = end + 1
         return string_value(p + 1, end - p - 1, flags)
     if p[0] == c"{":
-        value = {}
-        p = skip_blanks(p + 1)
-        while p[0] != c"}":
-            end = string_end(p + 1, &flags, &error)
-            name = name_value(p + 1, end - p - 1, flags)
-            p = skip_blanks(skip_blanks(end + 1) + 1)
-            cursor[0] = p
-            PyDict_SetItem(value, name, build(cursor))
-            p = next_item(cursor[0])
-        cursor[0] = p + 1
-        return value
+        return build_object(cursor, 0)
     if p[0] == c"[":
         value = []
         p = skip_blanks(p + 1)

@@ -25,6 +25,7 @@ cdef enum:
 
 cdef struct Compact:
     const unsigned char *text
+    size_t size
     size_t header_size  # of the segment
     size_t signing_size  # of both segments and the dot between them
     size_t payload_size  # of the decoded payload
@@ -44,12 +45,11 @@ cdef struct Header:
 
 
 cdef int split(const unsigned char *text, size_t size, size_t limit, Compact *c) noexcept nogil:
-    """Find the three parts and decode payload and signature; returns a Refusal. The header is looked at elsewhere."""
+    """Find the three parts; returns a Refusal."""
     cdef const unsigned char *end = text + size
     cdef const unsigned char *first
     cdef const unsigned char *second
     cdef const unsigned char *third
-    cdef Py_ssize_t decoded
     if size > limit:
         return TOO_LARGE
     first = <const unsigned char *>memchr(text, c".", size)
@@ -64,17 +64,24 @@ cdef int split(const unsigned char *text, size_t size, size_t limit, Compact *c)
     if first == text or second + 1 == end:
         return EMPTY_PART
     c.text = text
+    c.size = size
     c.header_size = first - text
     c.signing_size = second - text
     if c.header_size > MAX_SEGMENT:
         return HEADER_TOO_LARGE
     if end - second - 1 > MAX_SEGMENT:
         return SIGNATURE_TOO_LARGE
-    decoded = base64url_decode(second + 1, end - second - 1, c.signature)
+    return FINE
+
+
+cdef inline int decode(Compact *c) noexcept nogil:
+    """Decode signature and payload of a token that was split; returns a Refusal."""
+    cdef Py_ssize_t decoded
+    decoded = base64url_decode(c.text + c.signing_size + 1, c.size - c.signing_size - 1, c.signature)
     if decoded < 0:
         return BASE64URL
     c.signature_size = decoded
-    decoded = base64url_decode(first + 1, second - first - 1, c.payload)
+    decoded = base64url_decode(c.text + c.header_size + 1, c.signing_size - c.header_size - 1, c.payload)
     if decoded < 0:
         return BASE64URL
     c.payload_size = decoded
@@ -177,6 +184,12 @@ cdef struct KeptHeader:
     Slot *slot
     bint typed  # its typ is one of those that the policy allows
 
+cdef struct Choice:  # what a header led to
+    PyObject *key  # the ring's reference
+    Slot *slot  # set where the header was not known
+    bint typed
+    bint known
+
 
 @cython.final
 @cython.internal
@@ -211,71 +224,73 @@ cdef class KeyRing:
             PyMem_Free(self.kept[i].segment)
         PyMem_Free(self.slots)
 
-    cdef inline KeptHeader *known_header(self, const unsigned char *segment, size_t size) noexcept:
+    cdef inline bint known_header(self, const unsigned char *segment, size_t size, Choice *choice) noexcept:
+        cdef KeptHeader *kept
+        cdef bint found = False
         cdef int i
-        for i in range(HEADERS_KEPT):
-            if self.kept[i].size == size and memcmp(self.kept[i].segment, segment, size) == 0:
-                return &self.kept[i]
-        return NULL
+        with cython.critical_section(self):
+            for i in range(HEADERS_KEPT):
+                kept = &self.kept[i]
+                if kept.size == size and memcmp(kept.segment, segment, size) == 0:
+                    choice.key = kept.slot.key
+                    choice.typed = kept.typed
+                    found = True
+                    break
+        return found
 
-    cdef int keep_header(self, const unsigned char *segment, size_t size, Slot *slot, bint typed) except -1:
+    cdef int keep_header(self, const Compact *compact, const Choice *choice) except -1:
         """Remember a header whose token's signature has passed."""
         cdef KeptHeader *kept
         cdef unsigned char *copy
-        if self.known_header(segment, size) != NULL:  # another thread was faster
+        cdef Choice other
+        if choice.known or self.known_header(compact.text, compact.header_size, &other):  # another thread was faster
             return 0
-        copy = <unsigned char *>PyMem_Malloc(size)
+        copy = <unsigned char *>PyMem_Malloc(compact.header_size)
         if copy == NULL:
             raise MemoryError
-        memcpy(copy, segment, size)
-        kept = &self.kept[self.kept_next]
-        self.kept_next = (self.kept_next + 1) % HEADERS_KEPT
-        PyMem_Free(kept.segment)
-        kept.segment = copy
-        kept.size = size
-        kept.slot = slot
-        kept.typed = typed
+        memcpy(copy, compact.text, compact.header_size)
+        with cython.critical_section(self):
+            kept = &self.kept[self.kept_next]
+            self.kept_next = (self.kept_next + 1) % HEADERS_KEPT
+            PyMem_Free(kept.segment)
+            kept.segment = copy
+            kept.size = compact.header_size
+            kept.slot = choice.slot
+            kept.typed = choice.typed
         return 0
 
-    cdef bint holds(self, Key key) noexcept:
+    cdef int place_of(self, PyObject *key) noexcept:
+        """Where in the slots a key is, or -1."""
         cdef int i
         for i in range(self.count):
-            if self.slots[i].key == <PyObject *>key:
-                return True
-        return False
+            if self.slots[i].key == key:
+                return i
+        return -1
 
-    cdef Slot *authenticate(self, Compact *compact, tuple types, bint typed, bint release_gil) except NULL:
-        """Find the key by the header and check the signature. With `typed`, the header's typ must be one of `types`."""
+    cdef inline bint holds(self, Key key) noexcept:
+        return self.place_of(<PyObject *>key) >= 0
+
+    cdef int choose(self, Compact *compact, tuple types, bint typed, Choice *choice) except -1:
+        """The key that the header means. With `typed`, the header's typ must be one of `types`."""
         cdef Header header
-        cdef KeptHeader *kept = self.known_header(compact.text, compact.header_size)
-        cdef Slot *slot
-        cdef bint good_type
         cdef int code
-        if kept != NULL:
-            slot = kept.slot
-            good_type = kept.typed
-        else:
+        choice.known = self.known_header(compact.text, compact.header_size, choice)
+        if not choice.known:
+            code = decode(compact)  # a header that nobody has vouched for is not read before the rest is base64url
+            if code != FINE:
+                raise refusal(code, "token")
             code = read_header(compact.text, compact.header_size, &header)
             if code == FINE:
-                code = self.choose(&header, &slot)
+                code = self.match(&header, &choice.slot)
             if code != FINE:
                 raise header_refusal(code, &header)
-            good_type = type_matches(&header.typ, types)
-        if typed and not good_type:
+            choice.key = choice.slot.key
+            choice.typed = type_matches(&header.typ, types)
+        if typed and not choice.typed:
             raise claim_refusal("typ", "mismatch", "is missing or of another kind of token")
-        # The caller holds a reference to this ring, the ring one to the key; the buffers are the caller's.
-        code = (<Key>slot.key).check(
-            compact.text, compact.signing_size, compact.signature, compact.signature_size, release_gil
-        )
-        if code != 1:
-            if code < 0:
-                raise MemoryError
-            raise refusal(SIGNATURE, "")
-        if kept == NULL:
-            self.keep_header(compact.text, compact.header_size, slot, good_type)
-        return slot
+        return 0
 
-    cdef int choose(self, const Header *header, Slot **chosen) noexcept:
+    cdef int match(self, const Header *header, Slot **chosen) noexcept:
         """The one key that a header may mean; returns a Refusal."""
         cdef Algorithm number = algorithm_number(<const char *>header.alg.bytes, header.alg.size)
         cdef Slot *slot

@@ -8,39 +8,35 @@
 #   - digests are fetched once, when the module is imported;
 #   - RSA, PSS, ECDSA: an EVP_PKEY_CTX with padding, salt length and digests set, reused for every EVP_PKEY_verify;
 #   - Ed25519: a template EVP_MD_CTX, cloned for each check (EVP_DigestVerify is single-use on a context since 3.2);
-#   - HMAC: the two states after the inner and the outer pad (RFC 2104), cloned for each check.
+#   - HMAC: the two states after the inner and the outer pad (RFC 2104), cloned for each check;
+#   - for the fast paths: the modulus in Montgomery form and the block to compare with; a table, once a key is busy.
 # A context serves one thread at a time. Each key keeps a list of spare ones, touched only while the GIL is held
 # (without a GIL: inside the key's critical section); a thread inside libcrypto has taken its context off the list. A
 # fork at such a moment leaks one context in the child and disturbs nothing.
-#
-# libcrypto's error queue belongs to the thread and is shared with Python's ssl module, which would take what we left
-# in it for a fault of its own connection: whatever calls libcrypto here empties the queue on every way out, success
-# included.
 
 import hashlib
 
 cimport cython
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from openssl cimport (
     BIGNUM,
     BN_bin2bn,
+    BN_CTX,
+    BN_CTX_free,
+    BN_CTX_new,
     BN_free,
-    CRYPTO_memcmp,
-    ERR_clear_error,
-    ERR_peek_error,
-    EVP_DigestFinal_ex,
-    EVP_DigestInit_ex2,
-    EVP_DigestUpdate,
-    EVP_DigestVerify,
+    BN_MONT_CTX,
+    BN_MONT_CTX_free,
+    BN_MONT_CTX_new,
+    BN_MONT_CTX_set,
     EVP_DigestVerifyInit_ex,
     EVP_MD,
     EVP_MD_CTX,
-    EVP_MD_CTX_copy_ex,
     EVP_MD_CTX_free,
     EVP_MD_CTX_new,
-    EVP_MD_fetch,
     EVP_PKEY,
     EVP_PKEY_CTX,
     EVP_PKEY_CTX_free,
@@ -55,10 +51,8 @@ from openssl cimport (
     EVP_PKEY_fromdata,
     EVP_PKEY_fromdata_init,
     EVP_PKEY_public_check,
-    EVP_PKEY_verify,
     EVP_PKEY_verify_init,
     OPENSSL_cleanse,
-    OPENSSL_VERSION_TEXT,
     OSSL_PARAM,
     OSSL_PARAM_BLD,
     OSSL_PARAM_BLD_free,
@@ -68,132 +62,38 @@ from openssl cimport (
     OSSL_PARAM_BLD_push_utf8_string,
     OSSL_PARAM_BLD_to_param,
     OSSL_PARAM_free,
-    OpenSSL_version,
     RSA_PKCS1_PADDING,
     RSA_PKCS1_PSS_PADDING,
 )
 
 from fastverify.errors import ConfigError
 
-cdef extern from *:
-    """
-    #ifndef FASTVERIFY_BUILT_AGAINST
-    #define FASTVERIFY_BUILT_AGAINST "unknown"
-    #define FASTVERIFY_LINKAGE "unknown"
-    #endif
-    """
-    const char *FASTVERIFY_BUILT_AGAINST
-    const char *FASTVERIFY_LINKAGE
-
 cdef enum:
-    MAX_DIGEST = 64  # bytes of a SHA-512
-    MAX_BLOCK = 128  # bytes of its block
-    MAX_DER = 3 + 2 * (2 + 67)  # a SEQUENCE of two INTEGERs of at most 66 bytes and a sign byte: P-521
-    MAX_KEY_ID = 128  # bytes of UTF-8
     MAX_SPARE = 64  # contexts that a key keeps; when more threads are inside at once, the rest build and free their own
-
-# In families of three by digest, so that (number - 1) / 3 is the family and (number - 1) % 3 the digest.
-cdef enum Algorithm:
-    ALG_NONE = 0
-    ALG_HS256 = 1
-    ALG_HS384 = 2
-    ALG_HS512 = 3
-    ALG_RS256 = 4
-    ALG_RS384 = 5
-    ALG_RS512 = 6
-    ALG_PS256 = 7
-    ALG_PS384 = 8
-    ALG_PS512 = 9
-    ALG_ES256 = 10
-    ALG_ES384 = 11
-    ALG_ES512 = 12
-    ALG_EDDSA = 13
-
-cdef enum Family:
-    HMAC = 0
-    RSA = 1
-    PSS = 2
-    ECDSA = 3
-    EDDSA = 4
-
-# RFC 7518 section 3.1, RFC 8037 section 3.1. "Ed25519" (RFC 9864) is the other name of what "EdDSA" means here.
-cdef tuple ALGORITHMS = (
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
-)
-cdef const char *FIVE_LETTERS = "HS256HS384HS512RS256RS384RS512PS256PS384PS512ES256ES384ES512EdDSA"
-cdef tuple KEY_TYPES = ("oct", "RSA", "RSA", "EC", "OKP")
-cdef tuple CURVES = (("P-256", b"prime256v1", 32), ("P-384", b"secp384r1", 48), ("P-521", b"secp521r1", 66))
-
-cdef int DIGEST_LENGTH[3]
-cdef int BLOCK_LENGTH[3]
-DIGEST_LENGTH[:] = [32, 48, 64]
-BLOCK_LENGTH[:] = [64, 128, 128]
-
-cdef EVP_MD *DIGESTS[3]
-DIGESTS[0] = EVP_MD_fetch(NULL, "SHA256", NULL)
-DIGESTS[1] = EVP_MD_fetch(NULL, "SHA384", NULL)
-DIGESTS[2] = EVP_MD_fetch(NULL, "SHA512", NULL)
-clear_errors()
-if DIGESTS[0] is NULL or DIGESTS[1] is NULL or DIGESTS[2] is NULL:
-    raise ImportError("libcrypto offers no SHA-2: its configuration (openssl.cnf) loads no provider that does")
-
-
-def openssl_info() -> dict:
-    """The libcrypto at work: ``built_against`` and ``running``, in its own words, and ``linkage``, shared or static."""
-    return {
-        "built_against": FASTVERIFY_BUILT_AGAINST.decode("ascii", "replace"),
-        "running": OpenSSL_version(OPENSSL_VERSION_TEXT).decode("ascii", "replace"),
-        "linkage": FASTVERIFY_LINKAGE.decode("ascii", "replace"),
-    }
-
-
-cdef inline void clear_errors() noexcept nogil:
-    """Leave the thread's error queue empty. Looking first is six times cheaper than clearing what is empty already."""
-    if ERR_peek_error() != 0:
-        ERR_clear_error()
-
-
-cdef bint start_digest(EVP_MD_CTX *ctx, const EVP_MD *md, const unsigned char *data, size_t length) noexcept nogil:
-    return ctx is not NULL and EVP_DigestInit_ex2(ctx, md, NULL) == 1 and EVP_DigestUpdate(ctx, data, length) == 1
-
-
-cdef bint whole_digest(const EVP_MD *md, const unsigned char *data, size_t length, unsigned char *out) noexcept nogil:
-    """The digest of the data in one step; False when out of memory."""
-    cdef EVP_MD_CTX *ctx = EVP_MD_CTX_new()
-    cdef bint done = start_digest(ctx, md, data, length) and EVP_DigestFinal_ex(ctx, out, NULL) == 1
-    EVP_MD_CTX_free(ctx)
-    clear_errors()
-    return done
-
-
-cdef int sha256(const unsigned char *data, size_t length, unsigned char *out32) noexcept nogil:
-    """SHA-256 into 32 bytes; 1, or 0 when out of memory."""
-    return whole_digest(DIGESTS[0], data, length, out32)
-
-
-cdef Algorithm algorithm_number(const char *name, size_t length) noexcept nogil:
-    """The algorithm that a header's ``alg`` names, byte for byte; ALG_NONE for anything else."""
-    cdef int i
-    if length == 5:
-        for i in range(13):
-            if memcmp(name, FIVE_LETTERS + 5 * i, 5) == 0:
-                return <Algorithm>(i + 1)
-    elif length == 7 and memcmp(name, b"Ed25519", 7) == 0:
-        return ALG_EDDSA
-    return ALG_NONE
-
 
 # What one check works with; borrowed from its key for as long as the check lasts.
 cdef struct Context:
     EVP_MD_CTX *digest
     EVP_PKEY_CTX *pkey  # RSA, PSS and ECDSA only
+    Scratch *scratch  # of the fast path, once it has been taken
+    unsigned int accepted  # signatures, by the fast path with this context
     Context *next
 
 
 cdef void free_context(Context *context) noexcept nogil:
     EVP_MD_CTX_free(context.digest)
     EVP_PKEY_CTX_free(context.pkey)
+    free_scratch(context.scratch)
     free(context)
+
+
+# A key lent out for one check, or for some in a row: its context, and what the fast path needs.
+cdef struct Loan:
+    Context *context
+    PyObject *table  # a PointTable, owned; NULL: none
+    const EC_GROUP *group  # its
+    bint fast  # whether the fast path may be taken
+    unsigned long long by_fast, by_evp, shadowed, undecided, contradicted  # what the checks came to
 
 
 @cython.final
@@ -216,6 +116,15 @@ cdef class Key:
     cdef EVP_PKEY *pkey
     cdef EVP_MD_CTX *inner  # HMAC: after the inner pad. Ed25519: the template
     cdef EVP_MD_CTX *outer  # HMAC: after the outer pad
+    cdef bint quick  # RSA and PSS: the fast path may be taken; ES256: it may once there is a table
+    cdef BIGNUM *modulus
+    cdef BN_MONT_CTX *montgomery
+    cdef unsigned char *frame  # RSA: the block that a good signature gives, but for the digest at its end
+    cdef int top_bits  # RSA, PSS: how many bits of the modulus are in its first byte
+    cdef bytes point  # ES256: uncompressed
+    cdef PointTable table
+    cdef unsigned long long uses  # checks, since tables were last dealt out
+    cdef unsigned long long building  # when a thread is at a table: 1 + the number of forks until then
     cdef Context *spare
     cdef int spares
     cdef bytes identity
@@ -247,6 +156,9 @@ cdef class Key:
             ):
                 raise MemoryError
             key.load(b"RSA", numbers, "n")
+            if e == b"\x01\x00\x01":
+                key.modulus, modulus = modulus, NULL
+                key.quick = key.make_quick(n)
         finally:
             OSSL_PARAM_BLD_free(numbers)
             BN_free(modulus)
@@ -280,6 +192,9 @@ cdef class Key:
         finally:
             OSSL_PARAM_BLD_free(numbers)
             clear_errors()
+        if key.number == ALG_ES256:
+            key.point = point
+            key.quick = P256.group is not NULL and not FIPS
         return key.ready(point)
 
     @staticmethod
@@ -318,12 +233,44 @@ cdef class Key:
             raise MemoryError
         return key.ready(secret)
 
-    def verify(self, bytes signing_input not None, bytes signature not None) -> bool:
-        """Whether the raw signature, in the exact form of a JWS (RFC 7518 section 3), is this key's for these bytes."""
-        cdef int verdict = self.check(signing_input, len(signing_input), signature, len(signature), True)
+    def verify(self, bytes signing_input not None, bytes signature not None, *, bint fast=False) -> bool:
+        """Whether the raw signature, in the exact form of a JWS (RFC 7518 section 3), is this key's for these bytes.
+
+        With ``fast`` the fast path is asked, where there is one: that of ES256 needs `prepare` first.
+        """
+        cdef const unsigned char *data = signing_input
+        cdef const unsigned char *given = signature
+        cdef size_t data_size = len(signing_input)
+        cdef size_t given_size = len(signature)
+        cdef Loan loan
+        cdef int verdict
+        self.lend(&loan, fast)
+        with nogil:
+            verdict = check_signature(self, &loan, data, data_size, given, given_size)
+        self.take_back(&loan)
         if verdict < 0:
-            raise MemoryError
+            raise check_fault(verdict)
         return verdict == 1
+
+    def prepare(self) -> bool:
+        """Make this key's checks as fast as they can be, now; whether they are faster than EVP's.
+
+        For an ES256 key this computes a table and tests it, which takes some tens of milliseconds, without the GIL; a
+        second call returns at once. A `Verifier` does it by itself, in another thread, for keys that are used often.
+        """
+        cdef EC_GROUP *group
+        cdef const unsigned char *point
+        if self.number != ALG_ES256 or not self.quick or self.table is not None:
+            return self.quick
+        point = self.point
+        with nogil:
+            group = build_table(point)
+        table = self.tested(group)
+        with cython.critical_section(self):
+            self.table = table
+            self.quick = table is not None
+            self.building = 0
+        return self.quick
 
     def to_jwk(self):
         """The public JWK as a dict (RFC 7517), or None for an HMAC key, which has no public part."""
@@ -356,6 +303,9 @@ cdef class Key:
         EVP_MD_CTX_free(self.inner)
         EVP_MD_CTX_free(self.outer)
         EVP_PKEY_free(self.pkey)
+        BN_MONT_CTX_free(self.montgomery)
+        BN_free(self.modulus)
+        free(self.frame)
 
     # How a key is made.
 
@@ -406,6 +356,49 @@ cdef class Key:
         clear_errors()
         return done
 
+    cdef bint make_quick(self, bytes n) noexcept:
+        """What the fast path of an RSA key needs, tested against EVP; False where it cannot be taken."""
+        cdef size_t length = self.signature_length
+        cdef size_t rest = length - DIGEST_INFO - self.digest_length
+        cdef Scratch *scratch = NULL
+        cdef BN_CTX *pool = NULL
+        cdef bint done = False
+        if not FAST_RSA or FIPS:
+            return False
+        self.top_bits = (<int>(<unsigned char>n[0])).bit_length()
+        self.frame = <unsigned char *>calloc(1, length)
+        self.montgomery = BN_MONT_CTX_new()
+        pool = BN_CTX_new()
+        scratch = new_scratch(NULL)
+        if self.frame is not NULL and self.montgomery is not NULL and pool is not NULL and scratch is not NULL:
+            memset(self.frame, 0xFF, rest)
+            self.frame[0] = 0
+            self.frame[1] = 1
+            self.frame[rest - 1] = 0
+            put_digest_info(self.frame + rest, (self.number - 1) % 3)
+            done = (
+                BN_MONT_CTX_set(self.montgomery, self.modulus, pool) == 1
+                and power_agrees(self.pkey, scratch, self.modulus, self.montgomery, length)
+            )
+        free_scratch(scratch)
+        BN_CTX_free(pool)
+        clear_errors()
+        return done
+
+    cdef PointTable tested(self, EC_GROUP *group):
+        """A new table as an object, if fast path and EVP agree about signatures that are good and some that are not."""
+        cdef PointTable table
+        cdef Loan loan
+        cdef bint agreed
+        if group is NULL:
+            return None
+        table = PointTable.__new__(PointTable)
+        table.group = group
+        self.lend(&loan, False)
+        agreed = table_agrees(self, loan.context, group)
+        self.take_back(&loan)
+        return table if agreed else None
+
     cdef Key ready(self, bytes material):
         """The last step: name the key by what it is, and prepare a first context, to see that the algorithm works."""
         kid = b"" if self.key_id is None else self.key_id.encode()
@@ -414,94 +407,46 @@ cdef class Key:
         if self.key_id is not None:
             digest = hashlib.sha256(kid).digest()
             memcpy(self.kid16, <const unsigned char *>digest, 16)
-        cdef Context *context = self.take()
+        cdef Context *context = self.new_context()
         if context is NULL:
             raise ConfigError("alg", f"this libcrypto cannot verify {self.algorithm}")
         self.give(context)
         return self
 
-    # How a key checks.
+    # Lending it out.
 
-    cdef int check(self, const unsigned char *signing_input, size_t length, const unsigned char *signature,
-                   size_t signature_length, bint release_gil) noexcept:
-        """1: the signature is good; 0: it is not; -1: out of memory, no verdict.
-
-        Called with the GIL held; with ``release_gil`` an asymmetric check runs without it, so the caller keeps the
-        buffers and the key alive by references of its own.
-        """
-        # Before anything else: no form that is too short, too long, or padded ever reaches a decoder. For ECDSA this
-        # check is the only one there is (RFC 7518 section 3.4); for RSA it is RFC 8017 section 8.1.2 step 1.
-        if signature_length != self.signature_length or self.number == ALG_NONE:
-            return 0
-        cdef Context *context = self.take()
-        cdef int verdict
-        if context is NULL:
-            return -1
-        if release_gil and self.family != HMAC:
-            with nogil:
-                verdict = self.run(context, signing_input, length, signature)
-        else:
-            verdict = self.run(context, signing_input, length, signature)
-        self.give(context)
-        return verdict
-
-    cdef int run(self, Context *context, const unsigned char *signing_input, size_t length,
-                 const unsigned char *signature) noexcept nogil:
-        cdef int verdict
-        if self.family == HMAC:
-            verdict = self.run_hmac(context, signing_input, length, signature)
-        elif self.family == EDDSA:
-            verdict = self.run_eddsa(context, signing_input, length, signature)
-        else:
-            verdict = self.run_digest(context, signing_input, length, signature)
-        clear_errors()
-        return verdict
-
-    cdef int run_hmac(self, Context *context, const unsigned char *signing_input, size_t length,
-                      const unsigned char *signature) noexcept nogil:
-        cdef unsigned char tag[MAX_DIGEST]
-        if (
-            EVP_MD_CTX_copy_ex(context.digest, self.inner) != 1
-            or EVP_DigestUpdate(context.digest, signing_input, length) != 1
-            or EVP_DigestFinal_ex(context.digest, tag, NULL) != 1
-            or EVP_MD_CTX_copy_ex(context.digest, self.outer) != 1
-            or EVP_DigestUpdate(context.digest, tag, self.digest_length) != 1
-            or EVP_DigestFinal_ex(context.digest, tag, NULL) != 1
-        ):
-            return -1
-        return CRYPTO_memcmp(tag, signature, self.digest_length) == 0
-
-    cdef int run_eddsa(self, Context *context, const unsigned char *signing_input, size_t length,
-                       const unsigned char *signature) noexcept nogil:
-        if EVP_MD_CTX_copy_ex(context.digest, self.inner) != 1:
-            return -1
-        return EVP_DigestVerify(context.digest, signature, self.signature_length, signing_input, length) == 1
-
-    cdef int run_digest(self, Context *context, const unsigned char *signing_input, size_t length,
-                        const unsigned char *signature) noexcept nogil:
-        cdef unsigned char digest[MAX_DIGEST]
-        cdef unsigned char der[MAX_DER]
-        cdef size_t signature_length = self.signature_length
-        if (
-            not start_digest(context.digest, self.md, signing_input, length)
-            or EVP_DigestFinal_ex(context.digest, digest, NULL) != 1
-        ):
-            return -1
-        if self.family == ECDSA:
-            signature_length = der_from_p1363(signature, signature_length // 2, der)
-            signature = der
-        return EVP_PKEY_verify(context.pkey, signature, signature_length, digest, self.digest_length) == 1
-
-    # The spare contexts.
-
-    cdef Context *take(self) noexcept:
+    cdef int lend(self, Loan *loan, bint fast) except -1:
+        """Lend what checks with this key work with; with `fast`, the fast path's means too. Give it back in the end."""
         cdef Context *context
+        memset(loan, 0, sizeof(Loan))
         with cython.critical_section(self):
             context = self.spare
             if context is not NULL:
                 self.spare = context.next
                 self.spares -= 1
-        return context if context is not NULL else self.new_context()
+            if fast and self.quick:
+                loan.fast = self.modulus is not NULL
+                if self.table is not None:
+                    loan.fast = True
+                    loan.table = <PyObject *>self.table
+                    loan.group = self.table.group
+                    Py_INCREF(self.table)
+        if context is NULL:
+            context = self.new_context()
+            if context is NULL:
+                Py_XDECREF(loan.table)
+                raise MemoryError
+        loan.context = context
+        if loan.fast and context.scratch is NULL:
+            context.scratch = new_scratch(P256.group if loan.table is not NULL else NULL)
+            loan.fast = context.scratch is not NULL
+        return 0
+
+    cdef int take_back(self, Loan *loan) except -1:
+        count(&self.uses, loan.by_fast + loan.by_evp)
+        self.give(loan.context)
+        Py_XDECREF(loan.table)
+        return 0
 
     cdef void give(self, Context *context) noexcept:
         cdef bint kept = False
@@ -519,13 +464,13 @@ cdef class Key:
         if context is NULL:
             return NULL
         context.digest = EVP_MD_CTX_new()
-        if context.digest is NULL or (self.pkey is not NULL and self.family != EDDSA and not self.prepare(context)):
+        if context.digest is NULL or (self.pkey is not NULL and self.family != EDDSA and not self.set_up(context)):
             free_context(context)
             context = NULL
         clear_errors()
         return context
 
-    cdef bint prepare(self, Context *context) noexcept:
+    cdef bint set_up(self, Context *context) noexcept:
         """Everything about the algorithm that does not depend on the token (RFC 7518 sections 3.3 to 3.5)."""
         context.pkey = EVP_PKEY_CTX_new_from_pkey(NULL, self.pkey, NULL)
         if context.pkey is NULL or EVP_PKEY_verify_init(context.pkey) != 1:
@@ -566,44 +511,3 @@ cdef Key new_key(str algorithm, key_id, tuple families):
     key.md = DIGESTS[(number - 1) % 3]
     key.digest_length = DIGEST_LENGTH[(number - 1) % 3]
     return key
-
-
-cdef size_t der_from_p1363(const unsigned char *signature, size_t half, unsigned char *out) noexcept nogil:
-    """SEQUENCE { INTEGER r, INTEGER s } from r || s of ``half`` (at most 66) bytes each; returns its length (X.690)."""
-    cdef size_t r_pad = sign_byte(signature, half)
-    cdef size_t r_skip = leading_zeros(signature, half)
-    cdef size_t s_pad = sign_byte(signature + half, half)
-    cdef size_t s_skip = leading_zeros(signature + half, half)
-    cdef size_t r_length = half - r_skip + r_pad
-    cdef size_t s_length = half - s_skip + s_pad
-    cdef size_t content = 4 + r_length + s_length
-    cdef size_t at = 0
-    out[0] = 0x30
-    if content >= 128:
-        out[1] = 0x81
-        at = 1
-    out[at + 1] = <unsigned char>content
-    at = put_integer(out, at + 2, signature + r_skip, half - r_skip, r_pad)
-    return put_integer(out, at, signature + half + s_skip, half - s_skip, s_pad)
-
-
-cdef inline size_t leading_zeros(const unsigned char *number, size_t length) noexcept nogil:
-    """How many of its zero bytes are superfluous; the last byte always stays, so zero is written as one 00."""
-    cdef size_t i = 0
-    while i + 1 < length and number[i] == 0:
-        i += 1
-    return i
-
-
-cdef inline size_t sign_byte(const unsigned char *number, size_t length) noexcept nogil:
-    """1 where the number's first significant bit would read as a sign."""
-    return number[leading_zeros(number, length)] >> 7
-
-
-cdef inline size_t put_integer(unsigned char *out, size_t at, const unsigned char *number, size_t length,
-                               size_t pad) noexcept nogil:
-    out[at] = 0x02
-    out[at + 1] = <unsigned char>(length + pad)
-    out[at + 2] = 0
-    memcpy(out + at + 2 + pad, number, length)
-    return at + 2 + pad + length

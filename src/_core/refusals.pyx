@@ -10,7 +10,9 @@ cdef enum Refusal:
     # JSON
     NOT_OBJECT, JSON_SYNTAX, TRAILING_DATA, UTF8, SURROGATE, DUPLICATE_MEMBER, DEPTH, MEMBERS, STRING_SIZE, NUMBER_RANGE
     # protected header
-    ALG_MALFORMED, KID_MALFORMED, TYP_MALFORMED, ALGORITHM, UNKNOWN_KEY, KID_MISSING, SIGNATURE, TYP
+    ALG_MALFORMED, KID_MALFORMED, TYP_MALFORMED, ALGORITHM, UNKNOWN_KEY, KID_MISSING, SIGNATURE
+    # no verdict: not refusals of the token
+    CHECK_FAILED, CHECKS_CONTRADICT
 
 # Reason and message of each; the class follows from the place in the list above.
 cdef dict REFUSALS = {

@@ -1,0 +1,26 @@
+# What several threads may touch at once and no lock guards.
+#
+# With a GIL these are plain loads, stores and additions: the GIL orders them. On a free-threaded build each is atomic;
+# a load that finds a value also finds what was written before that value was stored.
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #ifdef Py_GIL_DISABLED
+    #define fv_load(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
+    #define fv_store(p, value) __atomic_store_n(p, value, __ATOMIC_RELEASE)
+    #define fv_count(p, by) ((void)__atomic_fetch_add(p, by, __ATOMIC_RELAXED))
+    #else
+    #define fv_load(p) (*(p))
+    #define fv_store(p, value) ((void)(*(p) = (value)))
+    #define fv_count(p, by) ((void)(*(p) += (by)))
+    #endif
+    /* Flags are also read and set by threads that do not hold the GIL. */
+    #define fv_load_flag(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
+    #define fv_store_flag(p, value) __atomic_store_n(p, value, __ATOMIC_RELEASE)
+    """
+    unsigned long long load "fv_load"(const unsigned long long *p) noexcept nogil
+    void store "fv_store"(unsigned long long *p, unsigned long long value) noexcept nogil
+    void count "fv_count"(unsigned long long *p, unsigned long long by) noexcept nogil
+    int load_flag "fv_load_flag"(const int *p) noexcept nogil
+    void store_flag "fv_store_flag"(int *p, int value) noexcept nogil
