@@ -18,18 +18,20 @@
 # targets can choose collisions.
 #
 # All lines are one region of memory, in the order of the hash, cut into slices of at most 1,024 lines; "cyclically"
-# means within a slice. A region that is three quarters full is replaced by one that is 60 per cent full: 28 to 36 bytes
-# an entry. The new region is filled slice by slice, one with each change of the table, and what has moved of the old
-# one is given back meanwhile: growing takes hardly more memory than having grown, and no addition lasts longer than the
-# move of a slice. Forgetting what has expired is the same move without the expired.
+# means within a slice. A region that is three quarters full is replaced by one that is 61 per cent full: 28 to 35 bytes
+# an entry. The new region is filled slice by slice, at least one with each change of the table, and what has moved of
+# the old one is given back meanwhile: growing takes hardly more memory than having grown. Forgetting what has expired
+# is the same move without the expired.
 #
-# Readers take no lock and wait for nobody. A region's first line says how many of its slices have moved, and where to;
-# a reader follows if the slice that it wants is one of them. Within a region nothing is ever moved or erased: a place
+# Readers take no lock and wait for nobody. Before a region's lines stands how many of them have moved, and where to; a
+# reader follows if the line that it wants is one of them. Within a region nothing is ever moved or erased: a place
 # is filled once, its kind last; marks are only added; an expiry only becomes later. So a reader finds whatever had been
 # entered when it read the epoch.
 #
-# Writers take turns of a fraction of a millisecond, and long calls give up the GIL for theirs. A fork waits for the end
-# of a turn, so that the child's tables are whole.
+# Writers take turns of a fraction of a millisecond. What needs more than one, or moves slices, is done without the GIL:
+# memory that a process touches for the first time can take milliseconds to come. What is short is done with it, for
+# a thread that gives the GIL up and takes it back at once starves those who wait for it. A fork waits for the end of a
+# turn, so that the child's tables are whole.
 #
 # Memory that was left behind may still be read by somebody who came before. A reader holds the GIL throughout, so
 # whoever has the GIL knows that there is none now. Without a GIL a reader holds one of a few guards, its thread's, and
@@ -54,8 +56,9 @@ cdef enum:
     LEAST_LINES = 63  # with the first line, one page
     GRANULE = 1 << 21  # memory is given back by so many bytes, large pages as a whole
     UNSEEN_BYTES = 1 << 22  # so much may be left behind before a writer looks for readers
-    TURN_WORK = 1024  # entries in one turn of a writer
+    TURN_WORK = 1024  # entries in one turn of a writer: a tenth of a millisecond
     MOVE_WORK = 256  # what moving a slice counts
+    MOVES_BESIDES = 16  # slices that a writer moves when it has given up the GIL anyway
 
 # The kinds of entry (revocation.md); 0 means none.
 cdef enum:
@@ -65,30 +68,39 @@ cdef enum:
     KIND_TENANT = 4
     KIND_ALL = 5
 
-# What an addition changed.
+# What a turn comes to.
 cdef enum:
     NO_MEMORY = -1
+    MORE = 0
+    DONE = 1
+    ENOUGH = 2  # as much is left behind as may be
+
+# What an addition changed; or NO_MEMORY.
+cdef enum:
     SAME = 0
     LATER = 1  # the expiry of an entry that was there
     NEW = 2
 
 cdef uint32_t NEVER_EXPIRES = 0xFFFFFFFFU
 
+cdef struct Target:
+    uint64_t words[2]
+
 cdef struct Line:
-    uint8_t targets[3][16]
+    Target targets[3]
     uint32_t expiries[3]
     uint8_t kinds[3]
     uint8_t passed
 
-# The first line of a region; the others follow.
+# What stands before the lines of a region, in the space of one.
 cdef struct Region:
     size_t bytes
-    uint32_t slices
-    uint32_t length  # lines of each
-    uint32_t moved  # so many of the slices are in the next region
+    size_t lines
+    size_t slice  # lines of a slice; both others are multiples
+    size_t moved  # so many of the lines are in the next region
     Region *next
     Region *behind  # in the list of those that are left behind
-    size_t given_back  # the address up to which memory was, but for the granule of this line
+    size_t given_back  # the address up to which memory was, but for the granule that this is in
 
 cdef struct Cutoff:
     uint8_t entry[25]
@@ -105,13 +117,14 @@ cdef struct Batch:
     size_t left
     uint32_t expiry
     size_t added
+    int moves  # slices that may be moved besides
 
 # What is known about what has expired at an instant, from so many slices of a region.
 cdef struct Survey:
     uint32_t instant
     bint complete
     size_t region  # its number; 0: not begun
-    uint32_t slice
+    size_t lines
     unsigned long long epoch
     size_t gone
     size_t kept
@@ -124,9 +137,9 @@ cdef extern from *:
     #define fv_acquire(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
     #define fv_release(place, value) __atomic_store_n(place, value, __ATOMIC_RELEASE)
 
-    /* The first hash of a slice. */
-    static inline uint64_t fv_edge(uint64_t slice, uint64_t slices) {
-        return (uint64_t)((((unsigned __int128)slice << 64) + slices - 1) / slices);
+    /* The first hash whose home is this line or a later one. */
+    static inline uint64_t fv_edge(uint64_t line, uint64_t lines) {
+        return (uint64_t)((((unsigned __int128)line << 64) + lines - 1) / lines);
     }
 
     /* Memory of zeros that exists as far as it is touched. Large pages, where there is enough of it, save a look-up in
@@ -174,16 +187,19 @@ cdef extern from *:
     void fv_pass(fv_guard *guards) noexcept nogil
     uint8_t load8 "fv_acquire"(const uint8_t *place) noexcept nogil
     uint32_t load32 "fv_acquire"(const uint32_t *place) noexcept nogil
+    size_t load_size "fv_acquire"(const size_t *place) noexcept nogil
+    uint64_t load_word "fv_acquire"(const uint64_t *place) noexcept nogil
     uint64_t load64 "fv_acquire"(const unsigned long long *place) noexcept nogil
     Region *load_region "fv_acquire"(Region **place) noexcept nogil
     Cutoffs *load_cutoffs "fv_acquire"(Cutoffs **place) noexcept nogil
     void store8 "fv_release"(uint8_t *place, uint8_t value) noexcept nogil
     void store32 "fv_release"(uint32_t *place, uint32_t value) noexcept nogil
+    void store_word "fv_release"(uint64_t *place, uint64_t value) noexcept nogil
     void store64 "fv_release"(unsigned long long *place, uint64_t value) noexcept nogil
     void store_size "fv_release"(size_t *place, size_t value) noexcept nogil
     void store_region "fv_release"(Region **place, Region *value) noexcept nogil
     void store_cutoffs "fv_release"(Cutoffs **place, Cutoffs *value) noexcept nogil
-    uint64_t fv_edge(uint64_t slice, uint64_t slices) noexcept nogil
+    uint64_t fv_edge(uint64_t line, uint64_t lines) noexcept nogil
     void *fv_map(size_t bytes) noexcept nogil
     int munmap(void *memory, size_t bytes) noexcept nogil
 
@@ -242,6 +258,7 @@ cdef class RevocationTable:
     cdef size_t filled  # entries in the newest
     cdef uint32_t soonest  # no entry of a region expires before this
     cdef uint32_t expired  # what had expired at this instant stays behind when slices move; 0: everything moves
+    cdef bint growing  # the next change moves a slice or asks for memory
     cdef size_t forgotten  # entries, since somebody last asked
     cdef size_t unseen  # bytes left behind since a writer last looked for readers
     cdef Region *regions_behind
@@ -281,31 +298,21 @@ cdef class RevocationTable:
 
         One that is there already lives until the later of the two times. Raises ValueError for bytes that are no entry.
         """
-        check_entries(entry, single=True)
-        cdef Batch batch = Batch(entry, 1, expiry_of(expires_at), 0)
-        if self.enter(&batch) == NO_MEMORY:
-            raise MemoryError
-        if self.unseen:
-            self.give_back()
-        return batch.added == 1
+        if len(entry) != ENTRY_BYTES:
+            raise ValueError(f"an entry has {ENTRY_BYTES} bytes")
+        check_entries(entry, 1)
+        return self.enter(entry, 1, expiry_of(expires_at)) == 1
 
     def add_many(self, bytes packed not None, expires_at) -> int:
         """Enter many revocations of one expiry, packed end to end, and return how many were new.
 
-        Raises ValueError, with nothing entered, when any of them is no entry. Other threads go on meanwhile: the GIL is
-        given up, and they may find some of the entries before others.
+        Raises ValueError, with nothing entered, when any of them is no entry. Of more than a thousand, other threads may
+        find some before the rest: they go on meanwhile.
         """
-        check_entries(packed, single=False)
-        cdef Batch batch = Batch(packed, len(packed) // ENTRY_BYTES, expiry_of(expires_at), 0)
-        cdef int state = SAME
-        while batch.left and state != NO_MEMORY:
-            with nogil:
-                state = self.enter(&batch)
-            if self.unseen:
-                self.give_back()
-        if state == NO_MEMORY:
-            raise MemoryError
-        return batch.added
+        if len(packed) % ENTRY_BYTES:
+            raise ValueError(f"an entry has {ENTRY_BYTES} bytes")
+        check_entries(packed, len(packed) // ENTRY_BYTES)
+        return self.enter(packed, len(packed) // ENTRY_BYTES, expiry_of(expires_at))
 
     def discard_expired(self, now) -> int:
         """Forget the entries that expired at ``now`` (seconds since 1970) or before, and return how many there were.
@@ -314,15 +321,16 @@ cdef class RevocationTable:
         each entry is counted by one.
         """
         cdef Survey survey = Survey(expiry_of(now), False, 0, 0, 0, 0, 0, 0)
-        cdef int state = SAME
+        cdef int state = MORE
         cdef size_t forgotten
-        while state == SAME:
+        while state != DONE:
             with nogil:
-                state = self.forget(&survey)
-            if self.unseen:
-                self.give_back()
-        if state == NO_MEMORY:
-            raise MemoryError
+                state = self.forget_turn(&survey)
+                while state == MORE:
+                    state = self.forget_turn(&survey)
+            self.give_back()
+            if state == NO_MEMORY:
+                raise MemoryError
         start_writing()
         forgotten = self.forgotten
         self.forgotten = 0
@@ -363,8 +371,8 @@ cdef class RevocationTable:
             region = self.region
             total += region.bytes
             if region.next is not NULL:  # of each, the part that is filled
-                total -= region.moved * (region.length * sizeof(Line))
-                total += sizeof(Line) + region.next.bytes * region.moved // region.slices
+                total -= region.moved * sizeof(Line)
+                total += sizeof(Line) * (1 + region.next.lines * region.moved // region.lines)
         if self.cutoffs is not NULL:
             total += cutoffs_bytes(self.cutoffs.used)
         stop_writing()
@@ -398,12 +406,13 @@ cdef class RevocationTable:
             return KIND_ALL
         return 0
 
-    cdef bint holds(self, int kind, const uint8_t *target, uint32_t now) noexcept:
-        cdef uint64_t hash = self.hash(kind, target)
+    cdef bint holds(self, int kind, const uint8_t *target16, uint32_t now) noexcept:
+        cdef Target target
         cdef uint32_t *expiry
         cdef bint found
         cdef fv_guard *guard = fv_enter(self.guards)
-        expiry = find_expiry(load_region(&self.region), hash, kind, target)
+        memcpy(&target, target16, sizeof(target))
+        expiry = find_expiry(load_region(&self.region), self.hash(kind, &target), kind, &target)
         found = expiry is not NULL and load32(expiry) > now
         fv_leave(guard)
         return found
@@ -427,75 +436,103 @@ cdef class RevocationTable:
         fv_leave(guard)
         return found
 
-    cdef inline uint64_t hash(self, int kind, const uint8_t *target) noexcept nogil:
-        cdef uint64_t words[2]
-        memcpy(words, target, 16)
-        return fv_fold(words[0] ^ self.seed[0], words[1] ^ self.seed[1] ^ <uint64_t>kind)
+    cdef inline uint64_t hash(self, int kind, const Target *target) noexcept nogil:
+        return fv_fold(target.words[0] ^ self.seed[0], target.words[1] ^ self.seed[1] ^ <uint64_t>kind)
 
     # Writing. All of this is the writer's whose turn it is.
 
-    cdef int enter(self, Batch *batch) noexcept nogil:
-        """Enter checked entries, until there are none or too much is left behind; NO_MEMORY, or else SAME."""
+    cdef size_t enter(self, const uint8_t *entries, size_t count, uint32_t expiry) except? -1:
+        """Enter checked entries and return how many were new. Many of them, or when slices move, without the GIL."""
+        cdef Batch batch = Batch(entries, count, expiry, 0, MOVES_BESIDES)
+        cdef int state = MORE
+        while state != DONE:
+            if count > TURN_WORK or self.growing:
+                with nogil:
+                    state = self.enter_turn(&batch)
+                    while state == MORE:
+                        state = self.enter_turn(&batch)
+            else:
+                batch.moves = 0
+                state = self.enter_turn(&batch)
+            self.give_back()
+            if state == NO_MEMORY:
+                raise MemoryError
+        return batch.added
+
+    cdef int enter_turn(self, Batch *batch) noexcept nogil:
+        cdef int work = TURN_WORK
         cdef int change = SAME
-        cdef int work
-        cdef size_t changes
-        cdef bint going = True
-        while going:
-            work = TURN_WORK
-            changes = 0
-            start_writing()
-            while batch.left and work > 0:
-                work -= 1 if self.region is NULL or self.region.next is NULL else MOVE_WORK
-                change = self.put(batch.entry, batch.expiry)
-                if change == NO_MEMORY:
-                    break
-                changes += change != SAME
-                batch.added += change == NEW
-                batch.entry += ENTRY_BYTES
-                batch.left -= 1
-            # Tokens that a cache holds were looked up at an older epoch and now are again. An entry that comes a second
-            # time, as every one does that this process made itself, changes no answer and costs nothing.
-            store64(&self.epoch, self.epoch + changes)
-            going = batch.left > 0 and change != NO_MEMORY and self.unseen < UNSEEN_BYTES
-            stop_writing()
-        return NO_MEMORY if change == NO_MEMORY else SAME
+        cdef int state = DONE
+        cdef size_t changes = 0
+        start_writing()
+        while batch.left and work > 0:
+            work -= MOVE_WORK if self.is_moving() else 1
+            change = self.put(batch.entry, batch.expiry)
+            if change == NO_MEMORY:
+                break
+            changes += change != SAME
+            batch.added += change == NEW
+            batch.entry += ENTRY_BYTES
+            batch.left -= 1
+        # Tokens that a cache holds were looked up at an older epoch and now are again. An entry that comes a second
+        # time, as every one does that this process made itself, changes no answer and costs nothing.
+        store64(&self.epoch, self.epoch + changes)
+        while batch.left == 0 and batch.moves and work > 0 and self.is_moving():
+            self.move_slice()
+            work -= MOVE_WORK
+            batch.moves -= 1
+        self.growing = self.region is NULL or self.is_moving() or self.crowded()
+        if change == NO_MEMORY:
+            state = NO_MEMORY
+        elif batch.left or batch.moves and self.is_moving():
+            state = ENOUGH if self.unseen >= UNSEEN_BYTES else MORE
+        stop_writing()
+        return state
 
     cdef int put(self, const uint8_t *entry, uint32_t expiry) noexcept nogil:
         """Enter one entry; of two expiries the later stays."""
         cdef int kind = entry[0]
         cdef int change
+        cdef Target target
         if kind >= KIND_TENANT:
             change = self.put_cutoff(entry, expiry)
         else:
-            change = self.put_target(kind, entry + 1, expiry)
+            memcpy(&target, entry + 1, sizeof(target))
+            change = self.put_target(kind, &target, expiry)
         if change == NEW:
             store_size(&self.counts[kind], self.counts[kind] + 1)
         return change
 
-    cdef int put_target(self, int kind, const uint8_t *target, uint32_t expiry) noexcept nogil:
+    cdef int put_target(self, int kind, const Target *target, uint32_t expiry) noexcept nogil:
         cdef uint64_t hash = self.hash(kind, target)
         cdef uint32_t *known = find_expiry(self.region, hash, kind, target)
         if known is not NULL and known[0] >= expiry:
             return SAME
-        if self.region is not NULL and self.region.next is not NULL:
+        if self.is_moving():
             self.move_slice()
             known = find_expiry(self.region, hash, kind, target)
         if known is not NULL:
             store32(known, expiry)
             return LATER
-        if self.region is NULL or self.region.next is NULL and self.crowded():
+        if self.region is NULL or not self.is_moving() and self.crowded():
             if not self.replace_region(self.filled + 1):
                 return NO_MEMORY
         self.place(self.region, hash, kind, target, expiry)
         return NEW
 
+    cdef inline bint is_moving(self) noexcept nogil:
+        return self.region is not NULL and self.region.next is not NULL
+
     cdef bint crowded(self) noexcept nogil:
         """Whether one more entry would fill more than three quarters of the region."""
-        return 4 * (self.filled + 1) > <size_t>(3 * LINE_PLACES) * self.region.slices * self.region.length
+        return 4 * (self.filled + 1) > 3 * LINE_PLACES * self.region.lines
 
     cdef bint replace_region(self, size_t entries) noexcept nogil:
         """Begin to move to a region for so many entries, and those that come meanwhile; False when out of memory."""
-        cdef Region *region = new_region(entries if self.region is NULL else entries + self.region.slices)
+        cdef Region *region
+        if self.region is not NULL:
+            entries += self.region.lines // self.region.slice
+        region = new_region(entries)
         if region is NULL:
             return False
         if self.region is NULL:
@@ -509,22 +546,22 @@ cdef class RevocationTable:
     cdef void move_slice(self) noexcept nogil:
         """Move one slice to the next region; after the last, that is the region."""
         cdef Region *region = self.region
-        cdef Line *line = slice_of(region, region.moved)
+        cdef Line *line = lines_of(region) + region.moved
         cdef int place
-        for _ in range(region.length):
+        for _ in range(region.slice):
             for place in range(LINE_PLACES):
                 if line.kinds[place] == 0:
                     break
                 if line.expiries[place] > self.expired:
-                    self.place(region.next, self.hash(line.kinds[place], line.targets[place]), line.kinds[place],
-                               line.targets[place], line.expiries[place])
+                    self.place(region.next, self.hash(line.kinds[place], &line.targets[place]), line.kinds[place],
+                               &line.targets[place], line.expiries[place])
                 else:
                     store_size(&self.counts[line.kinds[place]], self.counts[line.kinds[place]] - 1)
                     self.forgotten += 1
             line += 1
-        self.unseen += region.length * sizeof(Line)
-        store32(&region.moved, region.moved + 1)
-        if region.moved == region.slices:
+        self.unseen += region.slice * sizeof(Line)
+        store_size(&region.moved, region.moved + region.slice)
+        if region.moved == region.lines:
             self.expired = 0
             store_region(&self.region, region.next)
             self.leave_behind(region)
@@ -533,29 +570,26 @@ cdef class RevocationTable:
                 store_region(&self.region, NULL)
                 self.leave_behind(region)
 
-    cdef void place(self, Region *region, uint64_t hash, int kind, const uint8_t *target,
+    cdef void place(self, Region *region, uint64_t hash, int kind, const Target *target,
                     uint32_t expiry) noexcept nogil:
         """Put an entry that is not there in its place: the kind last, for a reader may come at any moment."""
-        cdef uint64_t slice = 0
-        cdef Line *lines
+        cdef size_t at = 0
         cdef Line *line
-        cdef uint32_t at
         cdef int i
         self.soonest = min(self.soonest, expiry)
-        region = region_of(region, hash, &slice)
+        region = region_of(region, hash, &at)
         self.filled += region.next is NULL
-        lines = slice_of(region, slice)
-        at = home_of(region, hash)
         while True:
-            line = &lines[at]
+            line = lines_of(region) + at
             for i in range(LINE_PLACES):
                 if line.kinds[i] == 0:
-                    memcpy(line.targets[i], target, 16)
-                    line.expiries[i] = expiry
+                    store_word(&line.targets[i].words[0], target.words[0])
+                    store_word(&line.targets[i].words[1], target.words[1])
+                    store32(&line.expiries[i], expiry)
                     store8(&line.kinds[i], kind)
                     return
             store8(&line.passed, line.passed | mark_of(hash))
-            at = at + 1 if at + 1 < region.length else 0
+            at = line_after(region, at)
 
     cdef void leave_behind(self, Region *region) noexcept nogil:
         region.behind = self.regions_behind
@@ -593,33 +627,31 @@ cdef class RevocationTable:
 
     # Forgetting.
 
-    cdef int forget(self, Survey *survey) noexcept nogil:
-        """Some of the work of forgetting: SAME while there is more, NEW when it is done, or NO_MEMORY."""
-        cdef int state = SAME
-        cdef int work
-        cdef bint going = True
-        while going:
-            work = TURN_WORK
-            start_writing()
-            if not self.forget_cutoffs(survey.instant):
-                state = NO_MEMORY
-            while state == SAME and work > 0:
-                work -= MOVE_WORK
-                state = self.forget_slice(survey)
-            going = state == SAME and self.unseen < UNSEEN_BYTES
-            stop_writing()
+    cdef int forget_turn(self, Survey *survey) noexcept nogil:
+        cdef int state = MORE
+        cdef int work = TURN_WORK
+        start_writing()
+        if not self.forget_cutoffs(survey.instant):
+            state = NO_MEMORY
+        while state == MORE and work > 0:
+            work -= MOVE_WORK
+            state = self.forget_slice(survey)
+        self.growing = self.region is NULL or self.is_moving() or self.crowded()
+        if state == MORE and self.unseen >= UNSEEN_BYTES:
+            state = ENOUGH
+        stop_writing()
         return state
 
     cdef int forget_slice(self, Survey *survey) noexcept nogil:
         """Survey a slice; after the last, begin to move to a region for what is to be kept; then move a slice."""
         if self.region is NULL or (self.expired == 0 if survey.complete else self.soonest > survey.instant):
-            return NEW
-        if self.region.next is not NULL:
+            return DONE
+        if self.is_moving():
             self.move_slice()
         elif survey.region != self.regions:
             survey[0] = Survey(survey.instant, False, self.regions, 0, self.epoch, 0, 0, NEVER_EXPIRES)
-        elif survey.slice < self.region.slices:
-            survey_slice(survey, slice_of(self.region, survey.slice), self.region.length)
+        elif survey.lines < self.region.lines:
+            survey_slice(survey, lines_of(self.region) + survey.lines, self.region.slice)
         elif survey.gone:
             # Of what was added or prolonged meanwhile, nothing is known but its number.
             if not self.replace_region(survey.kept + (self.epoch - survey.epoch)):
@@ -631,7 +663,7 @@ cdef class RevocationTable:
             if self.epoch == survey.epoch:
                 self.soonest = survey.soonest
             survey.complete = True
-        return SAME
+        return MORE
 
     cdef bint forget_cutoffs(self, uint32_t instant) noexcept nogil:
         cdef Cutoffs *old = self.cutoffs
@@ -665,15 +697,17 @@ cdef class RevocationTable:
         cdef Cutoffs *cutoffs
         cdef size_t start = 0
         cdef size_t end = 0
+        if self.unseen == 0:
+            return
         start_writing()
         regions = self.regions_behind
         cutoffs = self.cutoffs_behind
         self.regions_behind = NULL
         self.cutoffs_behind = NULL
         self.unseen = 0
-        if self.region is not NULL and self.region.next is not NULL:
+        if self.is_moving():
             start = self.region.given_back
-            end = <size_t>slice_of(self.region, self.region.moved) // GRANULE * GRANULE
+            end = <size_t>(lines_of(self.region) + self.region.moved) // GRANULE * GRANULE
             self.region.given_back = max(start, end)
         stop_writing()
         if regions is NULL and cutoffs is NULL and end <= start:
@@ -692,17 +726,18 @@ cdef class RevocationTable:
         """The entries of one slice from this hash on; the position becomes that of the next ones, 0 at the end."""
         cdef uint64_t first = position[0]
         cdef uint64_t last = <uint64_t>-1
-        cdef uint64_t slice = 0
+        cdef size_t start = 0
         cdef Region *region
         cdef bytes copy = b""
         start_writing()
         try:
             if self.region is not NULL:
-                region = region_of(self.region, first, &slice)
-                last = fv_edge(slice + 1, region.slices) - 1
+                region = region_of(self.region, first, &start)
+                start -= start % region.slice
+                last = fv_edge(start + region.slice, region.lines) - 1
                 if region is not self.region:  # of which the rest is still where it was
-                    last = min(last, fv_edge(self.region.moved, self.region.slices) - 1)
-                copy = (<const char *>slice_of(region, slice))[:region.length * sizeof(Line)]
+                    last = min(last, fv_edge(self.region.moved, self.region.lines) - 1)
+                copy = (<const char *>(lines_of(region) + start))[:region.slice * sizeof(Line)]
             position[0] = last + 1
         finally:
             stop_writing()
@@ -714,9 +749,9 @@ cdef class RevocationTable:
         cdef list found = []
         for _ in range(<size_t>len(copy) // sizeof(Line)):
             for place in range(LINE_PLACES):
-                if line.kinds[place] and first <= self.hash(line.kinds[place], line.targets[place]) <= last:
-                    entry = bytes((line.kinds[place],)) + line.targets[place][:16] + bytes(8)
-                    found.append((entry, line.expiries[place]))
+                if line.kinds[place] and first <= self.hash(line.kinds[place], &line.targets[place]) <= last:
+                    target = (<const char *>&line.targets[place])[:sizeof(Target)]
+                    found.append((bytes((line.kinds[place],)) + target + bytes(8), line.expiries[place]))
             line += 1
         return found
 
@@ -756,16 +791,16 @@ cdef inline uint64_t big_endian(const uint8_t *bytes8) noexcept nogil:
 # Regions.
 
 cdef Region *new_region(size_t entries) noexcept nogil:
-    """An empty region for so many entries at a load of 60 per cent."""
-    cdef size_t lines = max(entries * 5 // 9 + 1, <size_t>LEAST_LINES)
+    """An empty region for so many entries at a load of 61 per cent."""
+    cdef size_t lines = max(entries * 6 // 11 + 1, <size_t>LEAST_LINES)
     cdef size_t slices = (lines + SLICE_LINES - 1) // SLICE_LINES
-    cdef size_t length = (lines + slices - 1) // slices
-    cdef size_t bytes = (1 + slices * length) * sizeof(Line)
+    cdef size_t slice = (lines + slices - 1) // slices
+    cdef size_t bytes = (1 + slices * slice) * sizeof(Line)
     cdef Region *region = <Region *>fv_map(bytes)
     if region is not NULL:
         region.bytes = bytes
-        region.slices = slices
-        region.length = length
+        region.lines = slices * slice
+        region.slice = slice
         region.given_back = (<size_t>region // GRANULE + 1) * GRANULE
     return region
 
@@ -783,55 +818,60 @@ cdef void free_regions(Region *region) noexcept nogil:
         region = behind
 
 
-cdef inline Line *slice_of(Region *region, uint64_t slice) noexcept nogil:
-    return <Line *>region + 1 + slice * region.length
+cdef inline Line *lines_of(Region *region) noexcept nogil:
+    return <Line *>region + 1
 
 
-cdef inline Region *region_of(Region *region, uint64_t hash, uint64_t *slice) noexcept nogil:
-    """The region that holds whatever has this hash, and its slice there."""
-    slice[0] = fv_scale(hash, region.slices)
-    while slice[0] < load32(&region.moved):
+cdef inline Region *region_of(Region *region, uint64_t hash, size_t *home) noexcept nogil:
+    """The region that holds whatever has this hash, and its home line there: the hash scaled to the number of lines."""
+    home[0] = fv_scale(hash, region.lines)
+    while home[0] < load_size(&region.moved):
         region = region.next
-        slice[0] = fv_scale(hash, region.slices)
+        home[0] = fv_scale(hash, region.lines)
     return region
 
 
-cdef inline uint32_t home_of(Region *region, uint64_t hash) noexcept nogil:
-    """Within the slice: what was left of the hash when it had chosen that, scaled to the lines."""
-    return fv_scale(hash * region.slices, region.length)
+cdef inline size_t line_after(Region *region, size_t line) noexcept nogil:
+    """The next one, or after the last of its slice the first."""
+    line += 1
+    return line if line % region.slice else line - region.slice
 
 
 cdef inline uint8_t mark_of(uint64_t hash) noexcept nogil:
-    """One bit, by hash bits that choose neither slice nor home."""
+    """One bit, by hash bits that do not choose the home."""
     return 1 << (hash & 7)
 
 
-cdef inline uint32_t *find_expiry(Region *region, uint64_t hash, int kind, const uint8_t *target) noexcept nogil:
+cdef inline uint32_t *find_expiry(Region *region, uint64_t hash, int kind, const Target *target) noexcept nogil:
     """The expiry of an entry, or NULL. A line that has room bears no mark, so the search ends."""
-    cdef uint64_t slice = 0
-    cdef Line *lines
+    cdef size_t at = 0
     cdef Line *line
-    cdef uint32_t at
-    cdef uint8_t mark = mark_of(hash)
-    cdef int i
+    cdef int places
     if region is NULL:
         return NULL
-    region = region_of(region, hash, &slice)
-    lines = slice_of(region, slice)
-    at = home_of(region, hash)
+    region = region_of(region, hash, &at)
     while True:
-        line = &lines[at]
-        for i in range(LINE_PLACES):
-            if load8(&line.kinds[i]) == kind and memcmp(line.targets[i], target, 16) == 0:
-                return &line.expiries[i]
-        if not load8(&line.passed) & mark:
+        line = lines_of(region) + at
+        # All of them at once: which are filled is chance, and a branch on it would be mispredicted every other time.
+        places = is_in(line, 0, kind, target) | is_in(line, 1, kind, target) << 1 | is_in(line, 2, kind, target) << 2
+        if places:
+            return &line.expiries[places >> 1]
+        if not load8(&line.passed) & mark_of(hash):
             return NULL
-        at = at + 1 if at + 1 < region.length else 0
+        at = line_after(region, at)
 
 
-cdef void survey_slice(Survey *survey, const Line *line, uint32_t length) noexcept nogil:
+cdef inline int is_in(const Line *line, int place, int kind, const Target *target) noexcept nogil:
+    """1 or 0. What is written there at this moment has no kind yet."""
+    cdef int same = load8(&line.kinds[place]) == kind
+    same &= load_word(&line.targets[place].words[0]) == target.words[0]
+    same &= load_word(&line.targets[place].words[1]) == target.words[1]
+    return same
+
+
+cdef void survey_slice(Survey *survey, const Line *line, size_t lines) noexcept nogil:
     cdef int place
-    for _ in range(length):
+    for _ in range(lines):
         for place in range(LINE_PLACES):
             if line.kinds[place]:
                 if line.expiries[place] > survey.instant:
@@ -840,7 +880,7 @@ cdef void survey_slice(Survey *survey, const Line *line, uint32_t length) noexce
                     survey.gone += 1
                 survey.soonest = min(survey.soonest, line.expiries[place])
         line += 1
-    survey.slice += 1
+    survey.lines += lines
 
 
 # Cutoffs.
@@ -880,25 +920,30 @@ cdef uint32_t expiry_of(seconds) except? 0xFFFFFFFFU:
     return <uint32_t>seconds
 
 
-cdef int check_entries(bytes packed, bint single) except -1:
-    cdef const uint8_t *entry = packed
-    cdef size_t left = len(packed) // ENTRY_BYTES
-    if len(packed) != ENTRY_BYTES if single else len(packed) % ENTRY_BYTES:
-        raise ValueError(f"an entry has {ENTRY_BYTES} bytes")
-    if single:
-        left -= is_entry(entry)
-    else:
+cdef int check_entries(const uint8_t *entry, size_t count) except -1:
+    cdef size_t good
+    if count > TURN_WORK:
         with nogil:
-            while left and is_entry(entry):
-                entry += ENTRY_BYTES
-                left -= 1
-    if left == 0:
+            good = good_entries(entry, count)
+    else:
+        good = good_entries(entry, count)
+    if good == count:
         return 0
+    entry += good * ENTRY_BYTES
     if not KIND_SESSION <= entry[0] <= KIND_ALL:
         raise ValueError(f"there is no revocation of kind {entry[0]}")
     if entry[0] < KIND_TENANT:
         raise ValueError("only tenant and all entries have a cutoff")
     raise ValueError("an entry for all has no target")
+
+
+cdef size_t good_entries(const uint8_t *entry, size_t count) noexcept nogil:
+    """How many there are before the first that is none."""
+    cdef size_t good = 0
+    while good < count and is_entry(entry):
+        entry += ENTRY_BYTES
+        good += 1
+    return good
 
 
 cdef inline bint is_entry(const uint8_t *entry) noexcept nogil:
