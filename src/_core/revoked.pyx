@@ -306,8 +306,8 @@ cdef class RevocationTable:
     def add_many(self, bytes packed not None, expires_at) -> int:
         """Enter many revocations of one expiry, packed end to end, and return how many were new.
 
-        Raises ValueError, with nothing entered, when any of them is no entry. Of more than a thousand, other threads may
-        find some before the rest: they go on meanwhile.
+        Raises ValueError, with nothing entered, when any of them is no entry. Of more than a thousand, other threads
+        may find some before the rest: they go on meanwhile.
         """
         if len(packed) % ENTRY_BYTES:
             raise ValueError(f"an entry has {ENTRY_BYTES} bytes")
