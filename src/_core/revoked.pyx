@@ -258,7 +258,7 @@ cdef class RevocationTable:
     cdef size_t filled  # entries in the newest
     cdef uint32_t soonest  # no entry of a region expires before this
     cdef uint32_t expired  # what had expired at this instant stays behind when slices move; 0: everything moves
-    cdef bint growing  # the next change moves a slice or asks for memory
+    cdef int growing  # the next change moves a slice or asks for memory
     cdef size_t forgotten  # entries, since somebody last asked
     cdef size_t unseen  # bytes left behind since a writer last looked for readers
     cdef Region *regions_behind
@@ -361,7 +361,11 @@ cdef class RevocationTable:
         yield from self.cutoff_entries()
 
     def __len__(self):
-        return self.counts[1] + self.counts[2] + self.counts[3] + self.counts[4] + self.counts[5]
+        cdef size_t total = 0
+        cdef int kind
+        for kind in range(KIND_SESSION, KIND_ALL + 1):
+            total += load_size(&self.counts[kind])
+        return total
 
     def __sizeof__(self):
         cdef size_t total = object.__sizeof__(self)
@@ -394,15 +398,15 @@ cdef class RevocationTable:
         Called with the GIL held; touches no Python object. A caller needs to compute only the targets of kinds that
         ``counts`` says are there. A token without ``iat`` is older than any cutoff: pass -1.
         """
-        if self.counts[KIND_SESSION] and handle16 is not NULL and self.holds(KIND_SESSION, handle16, now):
+        if load_size(&self.counts[KIND_SESSION]) and handle16 is not NULL and self.holds(KIND_SESSION, handle16, now):
             return KIND_SESSION
-        if self.counts[KIND_TOKEN] and digest16 is not NULL and self.holds(KIND_TOKEN, digest16, now):
+        if load_size(&self.counts[KIND_TOKEN]) and digest16 is not NULL and self.holds(KIND_TOKEN, digest16, now):
             return KIND_TOKEN
-        if self.counts[KIND_KEY] and kid16 is not NULL and self.holds(KIND_KEY, kid16, now):
+        if load_size(&self.counts[KIND_KEY]) and kid16 is not NULL and self.holds(KIND_KEY, kid16, now):
             return KIND_KEY
-        if self.counts[KIND_TENANT] and tenant16 is not NULL and self.cut(KIND_TENANT, tenant16, iat, now):
+        if load_size(&self.counts[KIND_TENANT]) and tenant16 is not NULL and self.cut(KIND_TENANT, tenant16, iat, now):
             return KIND_TENANT
-        if self.counts[KIND_ALL] and self.cut(KIND_ALL, NO_TARGET, iat, now):
+        if load_size(&self.counts[KIND_ALL]) and self.cut(KIND_ALL, NO_TARGET, iat, now):
             return KIND_ALL
         return 0
 
@@ -446,7 +450,7 @@ cdef class RevocationTable:
         cdef Batch batch = Batch(entries, count, expiry, 0, MOVES_BESIDES)
         cdef int state = MORE
         while state != DONE:
-            if count > TURN_WORK or self.growing:
+            if count > TURN_WORK or load_flag(&self.growing):
                 with nogil:
                     state = self.enter_turn(&batch)
                     while state == MORE:
@@ -481,7 +485,7 @@ cdef class RevocationTable:
             self.move_slice()
             work -= MOVE_WORK
             batch.moves -= 1
-        self.growing = self.region is NULL or self.is_moving() or self.crowded()
+        store_flag(&self.growing, self.region is NULL or self.is_moving() or self.crowded())
         if change == NO_MEMORY:
             state = NO_MEMORY
         elif batch.left or batch.moves and self.is_moving():
@@ -559,7 +563,7 @@ cdef class RevocationTable:
                     store_size(&self.counts[line.kinds[place]], self.counts[line.kinds[place]] - 1)
                     self.forgotten += 1
             line += 1
-        self.unseen += region.slice * sizeof(Line)
+        store_size(&self.unseen, self.unseen + region.slice * sizeof(Line))
         store_size(&region.moved, region.moved + region.slice)
         if region.moved == region.lines:
             self.expired = 0
@@ -621,7 +625,7 @@ cdef class RevocationTable:
         cdef Cutoffs *old = self.cutoffs
         store_cutoffs(&self.cutoffs, new)
         if old is not NULL:
-            self.unseen += cutoffs_bytes(old.used)
+            store_size(&self.unseen, self.unseen + cutoffs_bytes(old.used))
             old.behind = self.cutoffs_behind
             self.cutoffs_behind = old
 
@@ -636,7 +640,7 @@ cdef class RevocationTable:
         while state == MORE and work > 0:
             work -= MOVE_WORK
             state = self.forget_slice(survey)
-        self.growing = self.region is NULL or self.is_moving() or self.crowded()
+        store_flag(&self.growing, self.region is NULL or self.is_moving() or self.crowded())
         if state == MORE and self.unseen >= UNSEEN_BYTES:
             state = ENOUGH
         stop_writing()
@@ -697,14 +701,14 @@ cdef class RevocationTable:
         cdef Cutoffs *cutoffs
         cdef size_t start = 0
         cdef size_t end = 0
-        if self.unseen == 0:
+        if load_size(&self.unseen) == 0:
             return
         start_writing()
         regions = self.regions_behind
         cutoffs = self.cutoffs_behind
         self.regions_behind = NULL
         self.cutoffs_behind = NULL
-        self.unseen = 0
+        store_size(&self.unseen, 0)
         if self.is_moving():
             start = self.region.given_back
             end = <size_t>(lines_of(self.region) + self.region.moved) // GRANULE * GRANULE
