@@ -847,30 +847,42 @@ cdef inline uint8_t mark_of(uint64_t hash) noexcept nogil:
 
 
 cdef inline uint32_t *find_expiry(Region *region, uint64_t hash, int kind, const Target *target) noexcept nogil:
-    """The expiry of an entry, or NULL. A line that has room bears no mark, so the search ends."""
+    """The expiry of an entry, or NULL."""
     cdef size_t at = 0
     cdef Line *line
-    cdef int places
     if region is NULL:
         return NULL
     region = region_of(region, hash, &at)
+    line = lines_of(region) + at
+    # What is absent is mostly so at first sight. First words alone, and all at once: which places are filled is chance,
+    # and no branch is to depend on it.
+    if not (may_be_in(line, 0, target) | may_be_in(line, 1, target) | may_be_in(line, 2, target)
+            | load8(&line.passed) & mark_of(hash)):
+        return NULL
+    return search(region, at, hash, kind, target)
+
+
+cdef uint32_t *search(Region *region, size_t at, uint64_t hash, int kind, const Target *target) noexcept nogil:
+    """The same from this line on. A line that has room bears no mark, so it ends."""
+    cdef Line *line
+    cdef int place
     while True:
         line = lines_of(region) + at
-        # All of them at once: which are filled is chance, and a branch on it would be mispredicted every other time.
-        places = is_in(line, 0, kind, target) | is_in(line, 1, kind, target) << 1 | is_in(line, 2, kind, target) << 2
-        if places:
-            return &line.expiries[places >> 1]
+        for place in range(LINE_PLACES):
+            if load8(&line.kinds[place]) == kind and is_in(line, place, target):
+                return &line.expiries[place]
         if not load8(&line.passed) & mark_of(hash):
             return NULL
         at = line_after(region, at)
 
 
-cdef inline int is_in(const Line *line, int place, int kind, const Target *target) noexcept nogil:
-    """1 or 0. What is written there at this moment has no kind yet."""
-    cdef int same = load8(&line.kinds[place]) == kind
-    same &= load_word(&line.targets[place].words[0]) == target.words[0]
-    same &= load_word(&line.targets[place].words[1]) == target.words[1]
-    return same
+cdef inline bint may_be_in(const Line *line, int place, const Target *target) noexcept nogil:
+    return load_word(&line.targets[place].words[0]) == target.words[0]
+
+
+cdef inline bint is_in(const Line *line, int place, const Target *target) noexcept nogil:
+    """Of a place that has a kind."""
+    return may_be_in(line, place, target) and load_word(&line.targets[place].words[1]) == target.words[1]
 
 
 cdef void survey_slice(Survey *survey, const Line *line, size_t lines) noexcept nogil:
