@@ -13,11 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 
-import memory
 import pytest
 from both_ways import has_fast_path, needs_fast_ecdsa
 from signing import ALGORITHMS, ISSUER, NOW, base64url, claims, make_key, sign
 
+import memory
 from fastverify import errors
 from fastverify._core import RevocationTable, Verifier
 

@@ -452,7 +452,7 @@ cdef class Verifier:
 
     cdef int check_revoked(self, Claims claims, long long at) except -1:
         cdef RevocationTable table = self.revocations
-        cdef unsigned long long epoch = load(&table.epoch)  # read first: what comes in meanwhile is looked up next time
+        cdef unsigned long long epoch = table.epoch_now()  # read first: what comes in meanwhile is looked up next time
         cdef int kind = table.find(
             claims.handle16 if claims.has_handle else NULL,
             claims.token_target() if table.counts[KIND_TOKEN] else NULL,

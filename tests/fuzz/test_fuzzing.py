@@ -14,8 +14,9 @@ import material
 import oracles
 import pytest
 import run
-import targets
 from signing import ALGORITHMS, ISSUER, NOW
+
+import targets
 
 PUBLIC_TARGETS = ("claims", "verify", "signature")
 
