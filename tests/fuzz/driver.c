@@ -1,7 +1,7 @@
 /* libFuzzer with Python inside: every input goes to one function of targets.py.
  *
- * FASTVERIFY_FUZZ_PYTHON is the interpreter whose packages are used, FASTVERIFY_FUZZ_TARGET the function. It returns when
- * all is well. An exception is a finding: it is printed, and abort() makes libFuzzer keep the input.
+ * FASTVERIFY_FUZZ_PYTHON is the interpreter whose packages are used, FASTVERIFY_FUZZ_TARGET the function. It returns
+ * when all is well. An exception is a finding: it is printed, and abort() makes libFuzzer keep the input.
  */
 #include <Python.h>
 

@@ -26,7 +26,6 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,6 +42,7 @@ CORE_FLAGS = (*FLAGS, "-fno-sanitize=function", "-fsanitize=fuzzer-no-link")
 ADDRESS_SANITIZER = ("detect_stack_use_after_return=1", "allocator_may_return_null=1", "quarantine_size_mb=64")
 INPUT_SECONDS = 10
 MEMORY_MB = 2048
+EXCERPT = 60  # lines of what is said about a finding
 
 NO_CLANG = """
 Fuzzing needs clang and the runtime library of its libFuzzer; a small program failed (above).
@@ -187,7 +187,8 @@ def fuzz(target: str, seeds: int, seconds: int) -> Result:
     if fuzzer.returncode and not result.findings:
         result.findings.append(f"exit status {fuzzer.returncode}")
     if result.findings:
-        print("".join(deque(log.open(errors="replace"), 60)), file=sys.stderr)
+        said = [line for line in log.read_text(errors="replace").splitlines() if not ROUTINE.match(line)]
+        print("\n".join(said[:EXCERPT]), file=sys.stderr)
         say(f"{target}: {result.findings[0]}; more in {log.relative_to(ROOT)}")
     return result
 
@@ -202,6 +203,7 @@ def start(command: list[object], target: str) -> subprocess.Popen[str]:
 #: A line of libFuzzer's about its progress, and those that it ends with.
 PULSE = re.compile(r"#(\d+)\s.* cov: (\d+) ft: (\d+) corp: (\d+)/")
 FINAL = re.compile(r"stat::(\w+):\s+(\d+)")
+ROUTINE = re.compile(r'#\d|INFO:|Dictionary:|"')
 WRITTEN = re.compile(r"Test unit written to (\S+)")
 LEAK = "LeakSanitizer: detected memory leaks"
 FIGURES = {"number_of_executed_units": "runs", "average_exec_per_sec": "runs_per_second", "peak_rss_mb": "peak_mb"}
