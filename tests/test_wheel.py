@@ -86,7 +86,8 @@ def test_the_sdist_holds_the_cores_sources_and_no_generated_ones(dist: Path) -> 
     sources = {str(p.relative_to(ROOT)) for p in ROOT.glob("src/**/*.p[yx][xd]")}
     assert sources <= names
     assert {"LICENSE", "README.md", "setup.py", "pyproject.toml", "Makefile"} <= names
-    assert not {name for name in names if name.endswith((".c", ".so", ".pyc")) or "node_modules" in name}
+    written = {"tests/fuzz/driver.c"}  # by hand
+    assert not {name for name in names if name.endswith((".c", ".so", ".pyc")) or "node_modules" in name} - written
 
 
 def test_the_wheel_holds_all_of_the_package_and_nothing_else(wheel: Path) -> None:
