@@ -15,10 +15,12 @@ cdef extern from *:
     #define fv_store(p, value) ((void)(*(p) = (value)))
     #define fv_count(p, by) ((void)(*(p) += (by)))
     #endif
+    #define fv_prefetch(p) __builtin_prefetch(p)
     /* Flags are also read and set by threads that do not hold the GIL. */
     #define fv_load_flag(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
     #define fv_store_flag(p, value) __atomic_store_n(p, value, __ATOMIC_RELEASE)
     """
+    void fv_prefetch(const void *p) noexcept nogil
     unsigned long long load "fv_load"(const unsigned long long *p) noexcept nogil
     void store "fv_store"(unsigned long long *p, unsigned long long value) noexcept nogil
     void count "fv_count"(unsigned long long *p, unsigned long long by) noexcept nogil

@@ -369,12 +369,15 @@ cdef class Verifier:
         claims.algorithm = claims.key.algorithm
         claims.key_id = claims.key.key_id
         claims.generation = generation
+        if self.revocations is not None:
+            claims.read_handle()
+            if claims.has_handle:
+                self.revocations.expect(claims.handle16)
         claims.set_times(self.leeway)
         claims.check_times(at)
         claims.check_issuer(self.issuer)
         claims.match_audience(self.audiences)
         if self.revocations is not None:
-            claims.read_handle()
             self.check_revoked(claims, at)
             if self.revocations.fresh_until != NEVER:
                 self.check_fresh()
