@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -10,14 +11,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What the installation is made of. A change here builds the core anew and looks at the dependencies again.
 SOURCES := pyproject.toml setup.py $(wildcard src/*.pyx src/*.pxd src/_core/*.pyx)
 
-.PHONY: help demo test long lint bench wheel clean
+.PHONY: help demo test long lint bench sanitize fuzz wheel clean
 
 help:
 	@echo 'make demo   a store, the session service and a demo site; prints one URL     (ARGS=--once: report and stop)'
 	@echo 'make test   the test suite                                                   (ARGS="-k refresh": some of it)'
 	@echo 'make long   the tests that take too long for make test'
 	@echo 'make lint   ruff, cython-lint, codespell'
-	@echo 'make bench  what verifying a token costs on this machine'
+	@echo 'make sanitize  the suite with a core that reports memory errors, undefined behaviour and leaks (needs gcc)'
+	@echo 'make fuzz   libFuzzer on the core, SECONDS=60 for each target; needs clang    (ARGS="json verify": these targets)'
+	@echo 'make bench  what verifying a token costs on this machine, beside other libraries (under ten minutes)'
 	@echo 'make wheel  an sdist and a wheel, in dist/'
 	@echo 'make clean  removes what the others made'
 
@@ -34,18 +37,40 @@ lint: export PATH := $(abspath $(BIN)):$(PATH)
 lint: $(VENV)/.for-test
 	ruff check
 	ruff format --check
-	cython-lint src
+	cython-lint src tests/fuzz
 	codespell
 
-bench: $(VENV)/.for-test
-	$(BIN)/python bench/verify.py $(ARGS)
+# Every program runs in the peers' environment; BENCH_PYTHON=python3.12 chooses its Python, ARGS="--rounds 5" hurries.
+BENCH_PYTHON ?=
+BENCH := .venv-bench
+RESULTS := bench/results
+bench: $(BENCH)/.ready
+	$(foreach name,verify peers threads revoked memory,$(call run-bench,$(name)))
+	$(BENCH)/bin/python bench/plot.py
+	$(BENCH)/bin/python bench/report.py
+
+define run-bench
+	$(BENCH)/bin/python bench/$(1).py $(ARGS) --json $(RESULTS)/$(1).json
+
+endef
+
+$(BENCH)/.ready: $(SOURCES) bench/install_peers.py | $(BIN)/python
+	@$(BIN)/python bench/install_peers.py --python "$(BENCH_PYTHON)"
+	@touch $@
+
+# Both build a core of their own, in build/.
+sanitize: $(VENV)/.for-test
+	$(BIN)/python tests/sanitize.py $(ARGS)
+
+fuzz: $(VENV)/.for-test
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
 
 wheel: | $(BIN)/python
 	@$(PIP) install --quiet build
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info src/*.c fastverify/_core.*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(BENCH)-node build dist *.egg-info src/*.c fastverify/_core.*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp says what the environment holds: nothing is installed twice.

@@ -12,7 +12,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from . import flows
 from .config import Config
-from .errors import DuplicateCookies, TryRefreshToken, Unauthorised
+from .errors import DuplicateCookies, FastVerifyError, TryRefreshToken, Unauthorised
 from .key_keeper import KeyKeeper
 from .key_ring import publication_delay
 from .session import Issued, Session, SessionInfo
@@ -84,7 +84,10 @@ class _Verifying:
             TryRefreshToken: the token does not serve, or the anti-CSRF token is not the session's.
             StoreUnavailable: what is known of the store is too old, or not loaded yet.
         """
-        session = self._gateway.verify(access_token)
+        try:
+            session = self._gateway.view(access_token)
+        except FastVerifyError as error:
+            self._gateway.explain(access_token, error)
         if check_anti_csrf and not same_text(anti_csrf_token, session.claims.get("antiCsrfToken")):
             raise TryRefreshToken("try refresh token: the anti-CSRF token is missing or not this session's")
         return session

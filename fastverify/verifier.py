@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from . import flows
 from ._core import CacheInfo, RevocationTable, Verifier, parse_unverified
@@ -15,6 +15,7 @@ from .config import WhenStale, check_prefix, check_staleness
 from .errors import (
     ConfigError,
     CryptoFault,
+    FastVerifyError,
     InvalidToken,
     RevokedToken,
     StoreUnavailable,
@@ -73,6 +74,8 @@ class SessionVerifier:
             revocations=self._table,
             make_view=Session.from_claims,
         )
+        #: The session of a token, or the core's own error: what ``verify`` is made of, with a frame less.
+        self.view: Callable[[str | bytes], Session] = self._verifier.view
         self._state: flows.StoreState | None = None
         self._ring = KeyRing()
         self._follower = Follower(
@@ -154,15 +157,18 @@ class SessionVerifier:
             StoreUnavailable: what is known of the store is too old, or not loaded yet.
         """
         try:
-            session: Session = self._verifier.view(access_token)
-            return session
-        except InvalidToken as error:
+            return self.view(access_token)
+        except FastVerifyError as error:
+            self.explain(access_token, error)
+
+    def explain(self, access_token: str | bytes, error: FastVerifyError) -> NoReturn:
+        """Raise what an error of ``view`` means for the session."""
+        if isinstance(error, InvalidToken):
             raise self._verdict(access_token, error) from error
-        except CryptoFault as error:
+        if isinstance(error, CryptoFault):
             raise StoreUnavailable(f"no verdict: {error}") from error
-        except StoreUnavailable:
-            self._follower.ensure()
-            raise
+        self._follower.ensure()
+        raise error
 
     @property
     def ready(self) -> bool:

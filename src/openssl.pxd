@@ -1,7 +1,7 @@
 # The libcrypto calls that the core uses, in our own words: Cython emits these prototypes, so no OpenSSL headers are
 # needed. Every one is a plain exported function with this signature in OpenSSL 3.0 to 4.x, and none is deprecated
-# there, but for those of the fast paths at the end. Return values: 1 is success wherever an int is returned, and nothing
-# else is (0 and negative values are both failures).
+# there, but for those of the fast paths at the end. Return values: 1 is success wherever an int is returned, and
+# nothing else is (0 and negative values are both failures).
 
 cdef extern from *:
     """

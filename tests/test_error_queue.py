@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from both_ways import has_fast_path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -84,7 +85,7 @@ def bad_signatures(key: SigningKey) -> dict[str, bytes]:
     """Signatures that fail at different depths inside libcrypto."""
     good = key.sign(b"message")
     size = len(good)
-    return {
+    signatures = {
         "flipped": bytes([good[0] ^ 1]) + good[1:],
         "flipped_at_the_end": good[:-1] + bytes([good[-1] ^ 1]),
         "zeros": bytes(size),
@@ -95,25 +96,34 @@ def bad_signatures(key: SigningKey) -> dict[str, bytes]:
         "empty": b"",
         "huge": bytes(16_384),
     }
+    if key.algorithm.startswith(("RS", "PS")):
+        n = key.private.public_key().public_numbers().n
+        signatures |= {f"n{n_plus:+}": (n + n_plus).to_bytes(size, "big") for n_plus in (-1, 0, 1)}
+    return signatures
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_empty_after_raw_verification_pass_or_fail(queue: ErrorQueue, algorithm: str) -> None:
+def test_empty_after_raw_verification_pass_or_fail(queue: ErrorQueue, algorithm: str, fast: bool) -> None:
     key = make_key(algorithm)
     verifying = key.verifying
     assert queue.empty
-    assert verifying.verify(b"message", key.sign(b"message"))
+    assert verifying.prepare() is has_fast_path(algorithm)
+    assert queue.empty
+    assert verifying.verify(b"message", key.sign(b"message"), fast=fast)
     assert queue.empty
     for name, signature in bad_signatures(key).items():
-        assert not verifying.verify(b"message", signature)
+        assert not verifying.verify(b"message", signature, fast=fast)
         assert queue.empty, name
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_empty_after_tokens_pass_or_fail(queue: ErrorQueue, algorithm: str) -> None:
     key = make_key(algorithm)
-    for release_gil in (True, False):
-        verifier = Verifier([key.verifying], issuer=ISSUER, release_gil=release_gil)
+    for release_gil, fast in ((True, True), (False, True), (False, False)):
+        verifier = Verifier([key.verifying], issuer=ISSUER, release_gil=release_gil, fast_crypto=fast)
+        verifier.prepare_keys()
+        assert queue.empty
         good = sign(None, None, key)
         stem = good.rpartition(".")[0]
         tokens = [f"{stem}.{base64url(signature)}" for signature in bad_signatures(key).values()]
@@ -132,6 +142,8 @@ def test_empty_after_tokens_pass_or_fail(queue: ErrorQueue, algorithm: str) -> N
         for _ in range(2):  # verified, then from the cache
             verifier.verify(good, now=NOW)
             assert queue.empty
+        verifier.verify_jws(good)
+        assert queue.empty
         outcomes = verifier.verify_many([*tokens, good], now=NOW)
         assert [isinstance(outcome, errors.InvalidToken) for outcome in outcomes] == [True] * len(tokens) + [False]
         assert queue.empty
@@ -235,11 +247,12 @@ class Connection:
 
 
 def failing(algorithms: tuple[str, ...]) -> Callable[[], None]:
-    """One failing verification, another each time."""
+    """One failing verification, another each time; on the fast paths where there are any."""
     steps = []
     for algorithm in algorithms:
         key = make_key(algorithm)
         verifier = Verifier([key.verifying], issuer=ISSUER)
+        verifier.prepare_keys()
         stem = sign(None, None, key).rpartition(".")[0]
         steps += [
             (verifier, f"{stem}.{base64url(signature)}") for signature in bad_signatures(key).values() if signature
@@ -250,8 +263,11 @@ def failing(algorithms: tuple[str, ...]) -> Callable[[], None]:
         nonlocal turn
         verifier, token = steps[turn % len(steps)]
         turn += 1
-        with pytest.raises(errors.InvalidToken):
+        try:
             verifier.verify(token, now=NOW)
+        except errors.InvalidToken:
+            return
+        raise AssertionError("a bad token was accepted")
 
     return fail
 
@@ -260,7 +276,7 @@ def test_tls_connection_survives_thousands_of_failed_verifications(
     queue: ErrorQueue, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     calls = 0
-    fail = failing(("RS256", "PS256", "ES256", "EdDSA", "HS256"))
+    fail = failing(ALGORITHMS)
 
     def between() -> None:
         nonlocal calls
@@ -272,6 +288,21 @@ def test_tls_connection_survives_thousands_of_failed_verifications(
         connection.exchange(b"message %d" % number)
     assert calls > 3000
     assert queue.empty
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_tls_connection_survives_a_million_failed_verifications(
+    queue: ErrorQueue, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """Each is checked to leave nothing behind; the connection is used after every hundred."""
+    fail = failing(ALGORITHMS)
+    connection = Connection(*contexts, lambda: None)
+    for number in range(10_000):
+        for _ in range(100):
+            fail()
+            assert queue.empty
+        connection.exchange(b"message %d" % number)
 
 
 def test_tls_connections_come_up_amid_failed_verifications(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
@@ -300,9 +331,9 @@ def test_queue_of_every_thread_is_empty(queue: ErrorQueue) -> None:
     left: list[bool] = []
 
     def work() -> None:
-        for _ in range(50):
+        for number in range(50):
             for signature in bad:
-                verifying.verify(b"message", signature)
+                verifying.verify(b"message", signature, fast=number % 2 == 1)
                 left.append(queue.empty)
 
     threads = [threading.Thread(target=work) for _ in range(4)]

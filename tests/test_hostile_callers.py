@@ -86,7 +86,7 @@ def collector() -> Iterator[list[object]]:
 
 def test_entries_are_sound_while_the_table_grows_under_them(collector: list[object]) -> None:
     table = RevocationTable()
-    first = entries(3000)
+    first = entries(100_000)
     table.add_many(first, LATER)
     cuts = b"".join(b"\5" + bytes(16) + number.to_bytes(8, "big") for number in range(200))
     table.add_many(cuts[:75], LATER)

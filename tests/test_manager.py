@@ -62,7 +62,8 @@ async def test_sign_in_verify_refresh_revoke(life: Facade) -> None:
     assert dict(session.payload) == {"plan": "pro"}
     assert session.handle == issued.session.handle
     assert str(uuid.UUID(session.handle)) == session.handle
-    assert life.verify(issued.access_token) is session
+    copies = (issued.access_token + "x")[:-1], issued.access_token.encode()
+    assert all(life.verify(token) is session for token in (issued.access_token, *copies))
 
     refreshed = await life.refresh(issued.refresh_token)
     assert refreshed.refresh_token == issued.refresh_token

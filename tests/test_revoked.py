@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from signing import ISSUER, claims, make_key, sign
 
-from fastverify._core import RevocationTable
-from fastverify.errors import ConfigError
+from fastverify._core import RevocationTable, Verifier
+from fastverify.errors import ConfigError, RevokedToken
 
 SESSION, TOKEN, KEY, TENANT, ALL = 1, 2, 3, 4, 5
 NOW = 1_700_000_000
@@ -28,6 +31,11 @@ def entry(kind: int, target: bytes = bytes(16), cutoff: int = 0) -> bytes:
 def targets(count: int, seed: int = 1) -> list[bytes]:
     numbers = random.Random(seed)
     return [numbers.randbytes(16) for _ in range(count)]
+
+
+def sessions(handles: list[bytes]) -> bytes:
+    """Revocations of these sessions, packed."""
+    return b"".join(entry(SESSION, handle) for handle in handles)
 
 
 A, B, C = targets(3)
@@ -137,7 +145,7 @@ def test_discarding_forgets_what_has_expired_and_nothing_else() -> None:
 def test_discarding_gives_memory_back() -> None:
     table = RevocationTable()
     empty = sys.getsizeof(table)
-    table.add_many(b"".join(entry(SESSION, handle) for handle in targets(20_000)), NOW)
+    table.add_many(sessions(targets(20_000)), NOW)
     assert sys.getsizeof(table) > 400_000
     table.discard_expired(NOW)
     assert sys.getsizeof(table) == empty
@@ -146,22 +154,89 @@ def test_discarding_gives_memory_back() -> None:
 def test_many_entries_are_all_found_and_no_others() -> None:
     table = RevocationTable()
     handles = targets(100_000)
-    packed = b"".join(entry(SESSION, handle) for handle in handles)
-    assert table.add_many(packed, LATER) == len(handles)
+    assert table.add_many(sessions(handles), LATER) == len(handles)
     assert all(table.lookup(session=handle, now=NOW) == SESSION for handle in handles)
     assert not any(table.lookup(token=handle, now=NOW) for handle in handles)
     assert not any(table.lookup(session=handle, now=NOW) for handle in targets(100_000, seed=2))
     assert {e for e, _ in table.entries()} == {entry(SESSION, handle) for handle in handles}
 
 
-def test_entry_costs_at_most_36_bytes_from_sixty_thousand_on() -> None:
+@pytest.mark.parametrize("at_once", [1, 5000])
+def test_entry_costs_at_most_36_bytes_from_ten_thousand_on(at_once: int) -> None:
     table = RevocationTable()
     empty = sys.getsizeof(table)
-    handles = targets(120_000)
-    for start in range(0, len(handles), 5000):
-        table.add_many(b"".join(entry(SESSION, handle) for handle in handles[start : start + 5000]), LATER)
-        if len(table) >= 60_000:  # below, the 256 segments' rounding shows
+    handles = targets(60_000)
+    for start in range(0, len(handles), at_once):
+        table.add_many(sessions(handles[start : start + at_once]), LATER)
+        if len(table) >= 10_000:  # below, the first page shows
             assert (sys.getsizeof(table) - empty) / len(table) <= 36
+
+
+def test_what_is_left_after_discarding_costs_at_most_36_bytes_each() -> None:
+    table = RevocationTable()
+    empty = sys.getsizeof(table)
+    table.add_many(sessions(targets(70_000)), NOW)
+    table.add_many(sessions(targets(20_000, seed=2)), LATER)
+    assert table.discard_expired(NOW) == 70_000
+    assert (sys.getsizeof(table) - empty) / len(table) <= 36
+
+
+def test_every_entry_is_found_at_every_size() -> None:
+    table = RevocationTable()
+    handles = targets(40_000)
+    others = iter(targets(40_000, seed=2))
+    numbers = random.Random(3)
+    for size, handle in enumerate(handles, 1):
+        assert table.add(entry(SESSION, handle), LATER)
+        assert len(table) == size
+        for there in (handle, handles[0], handles[numbers.randrange(size)], handles[numbers.randrange(size)]):
+            assert table.lookup(session=there, now=NOW) == SESSION
+        assert table.lookup(session=next(others), now=NOW) == 0
+    assert all(table.lookup(session=handle, now=NOW) == SESSION for handle in handles)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_large_table_does_what_a_dictionary_does(seed: int) -> None:
+    """As below, with so many entries that growing and forgetting take many steps, one in the midst of another."""
+    numbers = random.Random(seed)
+    table, model = RevocationTable(), dict[bytes, int]()
+    for _ in range(40):
+        expiry = NOW + numbers.randrange(1, 50)
+        known = numbers.sample(sorted(model), min(len(model), numbers.choice([0, 1, 100])))
+        one = entry(numbers.choice([TENANT, SESSION]), numbers.randbytes(16))
+        new = [entry(SESSION, numbers.randbytes(16)) for _ in range(numbers.choice([0, 1, 10, 3000, 9000]))]
+        assert table.add_many(b"".join(known + new), expiry) == len(new)
+        assert table.add(one, expiry)
+        for name in (*known, *new, one):
+            model[name] = max(model.get(name, 0), expiry)
+        if numbers.random() < 0.3:
+            now = NOW + numbers.randrange(1, 50)
+            gone = [name for name, until in model.items() if until <= now]
+            assert table.discard_expired(now) == len(gone)
+            for name in gone:
+                del model[name]
+        assert len(table) == len(model)
+        for name in numbers.sample(sorted(model), min(len(model), 200)):
+            assert table.lookup(**{BY_KIND[name[0]]: name[1:17]}, issued_at=0, now=NOW) == name[0]
+    found = list(table.entries())
+    assert len(found) == len(model)
+    assert dict(found) == model
+
+
+def test_entries_come_once_each_while_the_table_moves_under_the_iterator() -> None:
+    table = RevocationTable()
+    kept = targets(20_000)
+    table.add_many(sessions(kept), LATER)
+    iterator = table.entries()
+    seen = [next(iterator)[0]]
+    for seed in range(2, 12):
+        table.add_many(sessions(targets(5000, seed)), NOW)  # grows
+        seen += [next(iterator)[0] for _ in range(500)]
+        table.discard_expired(NOW)  # shrinks
+        seen += [next(iterator)[0] for _ in range(500)]
+    seen += [one for one, _ in iterator]
+    assert len(seen) == len(set(seen))
+    assert set(seen) >= {entry(SESSION, handle) for handle in kept}
 
 
 def test_targets_that_differ_in_one_bit_do_not_meet() -> None:
@@ -248,6 +323,13 @@ def test_bytes_that_are_no_entry_are_refused_and_nothing_is_entered(bad: bytes) 
     assert len(table) == 0
 
 
+def test_one_bad_entry_after_many_good_ones_leaves_the_table_as_it_was() -> None:
+    table = RevocationTable()
+    with pytest.raises(ValueError, match="no revocation of kind 9"):
+        table.add_many(sessions(targets(50_000)) + entry(9, A), LATER)
+    assert (len(table), table.epoch, list(table.entries())) == (0, 0, [])
+
+
 def test_two_entries_are_not_one() -> None:
     with pytest.raises(ValueError, match="25 bytes"):
         RevocationTable().add(entry(SESSION, A) * 2, LATER)
@@ -294,40 +376,170 @@ def test_counters_are_read_only(name: str) -> None:
         setattr(RevocationTable(), name, 1)
 
 
-# Threads and forks.
+# Threads, forks, memory.
 
 
-def test_readers_find_every_entry_that_was_there_while_others_add_and_discard() -> None:
+def at_once(writers: list[Callable[[], object]], readers: list[Callable[[], object]]) -> None:
+    """Let each writer do its work in a thread; readers, in theirs, do the same over and over until all of it is done.
+
+    What one of them raises ends the others and is raised here.
+    """
+    unfinished = len(writers)
+    failures: list[BaseException] = []
+
+    def write(work: Callable[[], object]) -> None:
+        nonlocal unfinished
+        try:
+            work()
+        except BaseException as failure:
+            failures.append(failure)
+        with counting:
+            unfinished -= 1
+
+    def read(work: Callable[[], object]) -> None:
+        try:
+            while unfinished and not failures:
+                work()
+        except BaseException as failure:
+            failures.append(failure)
+
+    counting = threading.Lock()
+    threads = [threading.Thread(target=read, args=(work,)) for work in readers]
+    threads += [threading.Thread(target=write, args=(work,)) for work in writers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+@pytest.fixture
+def freed_memory_is_garbage() -> Iterator[None]:
+    """Where the C library is able to see to that."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(-6, 0x5A)  # M_PERTURB
+    yield
+    if mallopt:
+        mallopt(-6, 0)
+
+
+@pytest.mark.usefixtures("freed_memory_is_garbage")
+def test_readers_find_every_entry_that_was_there_and_no_other_while_others_add_and_discard() -> None:
+    """Writers at work without the GIL, on builds that have one; everything at once on those that have none."""
     table = RevocationTable()
-    kept = targets(2000)
-    table.add_many(b"".join(entry(SESSION, handle) for handle in kept), LATER)
-    done = threading.Event()
-    missed: list[bytes] = []
+    kept, never = targets(2000), targets(2000, seed=1000)
+    for start in range(0, len(kept), 2):
+        table.add(entry(SESSION, kept[start]), LATER)
+        table.add(entry(KEY, kept[start + 1]), LATER)
+    # So many that reading them takes longer than to free them would.
+    table.add_many(b"".join(entry(TENANT, A, cutoff) for cutoff in range(4000)), LATER - 1)
+    table.add(entry(TENANT, A, NOW * 1000), LATER)
+    lasting = {one for one, _ in table.entries()}
+    added: list[int] = []
+    discarded: list[int] = []
 
-    def read() -> None:
-        while not done.is_set():
-            missed.extend(handle for handle in kept if table.lookup(session=handle, now=NOW) != SESSION)
-            if len({e for e, _ in table.entries()} & {entry(SESSION, handle) for handle in kept}) != len(kept):
-                missed.append(b"entries")
+    def look_up() -> None:
+        for start in range(0, len(kept), 2):
+            assert table.lookup(session=kept[start], now=NOW) == SESSION
+            assert table.lookup(key=kept[start + 1], now=NOW) == KEY
+            assert table.lookup(token=kept[start], key=never[start], session=never[start + 1], now=NOW) == 0
+            assert table.lookup(tenant=A, issued_at=NOW, now=LATER - 1) == TENANT
+            assert table.lookup(tenant=B, issued_at=NOW, now=NOW) == 0
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    for reader in readers:
-        reader.start()
-    for seed in range(2, 40):
-        table.add_many(b"".join(entry(SESSION, handle) for handle in targets(2000, seed)), NOW + seed)
-        if seed % 5 == 0:
-            table.discard_expired(NOW + seed)
-    done.set()
-    for reader in readers:
-        reader.join()
-    assert missed == []
+    def list_all() -> None:
+        found = [one for one, _ in table.entries()]
+        assert len(found) == len(set(found))
+        assert lasting <= set(found)
+        assert sys.getsizeof(table) > 0
+
+    def add_many() -> None:
+        for seed in range(2, 32):
+            tenants = [entry(TENANT, tenant) for tenant in targets(20, seed + 100)]
+            added.append(table.add_many(b"".join([sessions(targets(4000, seed)), *tenants]), NOW + seed))
+
+    def add_one_by_one() -> None:
+        for number, handle in enumerate(targets(20_000, seed=200)):
+            added.append(table.add(entry(SESSION, handle), NOW + number % 40))
+            if number % 100 == 0:
+                added.append(table.add(entry(TENANT, handle, 1000), NOW + number % 40))
+
+    def discard() -> None:
+        for seed in range(2, 32):
+            discarded.append(table.discard_expired(NOW + seed))
+
+    at_once(writers=[add_many, add_one_by_one, discard], readers=[look_up, look_up, list_all])
+    discarded.append(table.discard_expired(NOW + 100))
+    assert {one for one, _ in table.entries()} == lasting
+    assert (len(table), sum(added)) == (len(lasting), sum(discarded))
+
+
+def test_cached_token_is_refused_as_soon_as_its_revocation_has_been_entered() -> None:
+    key = make_key("HS256")
+    table = RevocationTable()
+    verifier = Verifier([key.verifying], issuer=ISSUER, revocations=table)
+    handles = targets(300)
+    *tokens, never_revoked = [
+        sign(None, claims(sessionHandle=handle_text(handle), iat=NOW, exp=LATER), key)
+        for handle in (*handles, *targets(1, seed=1000))
+    ]
+    entered: list[str] = []
+
+    def verify() -> None:
+        for token in [*entered[:1], *entered[-1:]]:
+            with pytest.raises(RevokedToken):
+                verifier.verify(token, now=NOW)
+        verifier.verify(never_revoked, now=NOW)
+
+    def revoke() -> None:
+        for number, handle in enumerate(handles):
+            table.add_many(sessions([handle, *targets(300, seed=2 + number)]), LATER)
+            entered.append(tokens[number])
+
+    for token in (*tokens, never_revoked):
+        verifier.verify(token, now=NOW)
+    at_once(writers=[revoke], readers=[verify])
+
+
+def handle_text(handle: bytes) -> str:
+    text = handle.hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def test_two_who_discard_at_once_count_each_entry_once() -> None:
+    table = RevocationTable()
+    counts: list[int] = []
+    for seed in range(1, 11):
+        table.add_many(sessions(targets(10_000, seed)), NOW + seed % 2)
+        discards = [lambda instant=instant: counts.append(table.discard_expired(instant)) for instant in (NOW, NOW + 1)]
+        at_once(writers=discards, readers=[])
+    counts.append(table.discard_expired(NOW + 1))
+    assert (sum(counts), len(table)) == (100_000, 0)
+
+
+@pytest.mark.parametrize("call", ["add_many", "discard_expired"])
+def test_others_see_a_long_call_half_done_and_so_do_not_wait_for_its_end(call: str) -> None:
+    packed = sessions(targets(200_000))
+
+    def is_seen_half_done() -> bool:
+        table = RevocationTable()
+        sizes: set[int] = set()
+        if call == "discard_expired":
+            table.add_many(packed, NOW)
+        work = {"add_many": lambda: table.add_many(packed, NOW), "discard_expired": lambda: table.discard_expired(NOW)}
+        at_once(writers=[work[call]], readers=[lambda: sizes.add(len(table))])
+        return bool(sizes - {0, 200_000})
+
+    # Once is nearly always enough, but a busy machine may let the reader sleep for that long.
+    assert any(is_seen_half_done() for _ in range(50))
 
 
 def test_layout_differs_from_table_to_table_so_that_collisions_cannot_be_prepared() -> None:
     orders = set()
     for _ in range(3):
         table = RevocationTable()
-        table.add_many(b"".join(entry(SESSION, handle) for handle in targets(50)), LATER)
+        table.add_many(sessions(targets(50)), LATER)
         orders.add(tuple(table.entries()))
     assert len(orders) == 3
 
@@ -345,3 +557,111 @@ def test_table_serves_in_a_forked_child() -> None:
         "assert os.waitpid(child, 0)[1] == 0 and len(table) == 1\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_child_that_is_forked_while_another_thread_writes_has_a_whole_table() -> None:
+    program = """
+import os, signal, threading
+from fastverify._core import RevocationTable
+
+table, done = RevocationTable(), False
+kept = os.urandom(16)
+table.add(bytes([1]) + kept + bytes(8), 3000)
+
+def write():
+    while not done:
+        raw = os.urandom(16 * 2000)
+        table.add_many(b"".join(bytes([1]) + raw[at : at + 16] + bytes(8) for at in range(0, len(raw), 16)), 2000)
+        table.discard_expired(2000)
+
+writer = threading.Thread(target=write)
+writer.start()
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # a child that waits for a thread that it does not have dies of it
+        sound = len(table) == len(set(table.entries())) and table.lookup(session=kept, now=1) == 1
+        new = bytes([2]) + kept + bytes(8)
+        sound = sound and table.add(new, 3000) and table.lookup(token=kept, now=1) == 2
+        table.discard_expired(2000)
+        os._exit(0 if sound and len(table) == 2 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+done = True
+writer.join()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_growing_discarding_and_dropping_tables_leaves_no_memory_behind() -> None:
+    program = """
+import os, resource
+from fastverify._core import RevocationTable
+
+def mapped():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+def packed(count):
+    entries = bytearray(25 * count)
+    entries[0::25] = bytes([1]) * count
+    for byte in range(1, 17):
+        entries[byte::25] = os.urandom(count)
+    return bytes(entries)
+
+def live(first, last, *others):
+    table = RevocationTable()
+    table.add_many(first, 2000)
+    for other in others:
+        table.add_many(other, 1000)
+        table.add_many(bytes([4]) + other[1:17] + bytes(8), 1000)
+        table.discard_expired(1000)
+    table.add_many(last, 2000)
+
+# All that is large is made beforehand, so that only tables take memory and give it back.
+lives = [
+    [packed(size), packed(size * 7 // 10), *(packed(size) for _ in range(3))]
+    for size in (10, 1000, 30_000, 200_000, 260_000)
+]
+for entries in lives:
+    live(*entries)
+before = mapped()
+for entries in lives * 3:
+    live(*entries)
+assert mapped() - before < 1 << 16, mapped() - before
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
+def test_table_that_finds_no_memory_says_so_and_keeps_what_it_has() -> None:
+    program = """
+import os, resource
+from fastverify._core import RevocationTable
+
+def entries(count):
+    raw = os.urandom(16 * count)
+    return [bytes([1]) + raw[at : at + 16] + bytes(8) for at in range(0, len(raw), 16)]
+
+table = RevocationTable()
+first, more = entries(400_000), entries(400_000)
+packed = b"".join(more)
+assert table.add_many(b"".join(first), 2000) == len(first)
+with open("/proc/self/statm") as file:
+    mapped = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (mapped + (4 << 20), resource.RLIM_INFINITY))
+try:
+    table.add_many(packed, 3000)
+except MemoryError:
+    pass
+else:
+    raise SystemExit("there was memory enough")
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+entered = len(table) - len(first)
+assert 0 < entered < len(more) and table.epoch == len(table)
+known = [table.lookup(session=one[1:17], now=1) for one in first + more]
+assert known == [1] * len(table) + [0] * (len(more) - entered)
+assert table.add_many(packed, 3000) == len(more) - entered
+assert table.discard_expired(2000) == len(first) and len(table) == len(more)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

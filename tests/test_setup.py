@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import json
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
+from builds import build, build_package, run_with
 
 #: A compiler that has everything but the library.
 WITHOUT_LIBCRYPTO = """#!/bin/sh
 case "$*" in *libcrypto*) echo "cannot find -lcrypto" >&2; exit 1;; esac
 exec cc "$@"
 """
-
-
-def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run setup.py build_ext on a copy of what it needs; nothing of the tree is touched."""
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.c"))
-    shutil.copytree(ROOT / "fastverify", folder / "fastverify", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    clean = {name: value for name, value in os.environ.items() if name not in ("CC", "CFLAGS", "LDSHARED")}
-    command = [sys.executable, "-W", "ignore", "setup.py", "build_ext", "--build-lib", "lib", "--build-temp", "temp"]
-    return subprocess.run(
-        command, cwd=folder, env=clean | environment, capture_output=True, text=True, check=False, timeout=300
-    )
 
 
 def test_build_without_a_compiler_names_the_packages(tmp_path: Path) -> None:
@@ -61,12 +46,63 @@ def test_static_build_carries_its_own_libcrypto(tmp_path: Path) -> None:
     archive = subprocess.run(["cc", "-print-file-name=libcrypto.a"], capture_output=True, text=True, check=True)
     if not Path(archive.stdout.strip()).is_absolute():
         pytest.skip("libcrypto.a is not here: install libssl-dev")
-    result = build(tmp_path, FASTVERIFY_CRYPTO="static", CFLAGS="-O1")
-    assert result.returncode == 0, result.stderr
-    (library,) = (tmp_path / "lib" / "fastverify").glob("_core.*")
+    library = build_package(tmp_path, FASTVERIFY_CRYPTO="static", CFLAGS="-O1")
     needed = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
     assert "libcrypto" not in needed
-    shutil.copy(library, tmp_path / "fastverify")
-    program = "import fastverify; print(fastverify.openssl_info()['linkage'])"
-    shown = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert shown.stdout == "static\n"
+    shown = run_with(tmp_path, "print(fastverify.openssl_info()['linkage'])")
+    assert shown.stdout == "static\n", shown.stderr
+
+
+#: A program that says what it sees, and verifies all the same.
+WITHOUT_FAST_PATHS = """
+import json
+from signing import ISSUER, NOW, make_key, sign
+from fastverify import errors
+from fastverify._core import Verifier, openssl_info
+
+seen = {name: openssl_info()[name] for name in ("fast_ecdsa", "fast_rsa")}
+for algorithm in ("RS256", "PS256", "ES256"):
+    key = make_key(algorithm)
+    verifier = Verifier([key.verifying], issuer=ISSUER, cache_size=0)
+    seen[algorithm] = [key.verifying.prepare(), verifier.prepare_keys()]
+    token = sign(None, None, key)
+    for _ in range(300):
+        verifier.verify(token, now=NOW)
+    try:
+        verifier.verify(token[:-8] + "AAAAAAAA", now=NOW)
+    except errors.InvalidSignature:
+        seen[algorithm] += [verifier.crypto_info().fast, verifier.crypto_info().evp]
+print(json.dumps(seen))
+"""
+NO, EVP_ALONE, FAST_ALONE = "no: this libcrypto lacks the functions", [False, 0, 0, 301], [True, 0, 301, 0]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("lacking", "expected"),
+    [
+        # The one of ES256 is built on that of RSA.
+        (
+            "BN_to_montgomery",
+            {"fast_ecdsa": NO, "fast_rsa": NO} | dict.fromkeys(("RS256", "PS256", "ES256"), EVP_ALONE),
+        ),
+        (
+            "EC_GROUP_precompute_mult",
+            {"fast_ecdsa": NO, "fast_rsa": "yes", "RS256": FAST_ALONE, "PS256": FAST_ALONE, "ES256": EVP_ALONE},
+        ),
+    ],
+    ids=["of_rsa", "of_ecdsa"],
+)
+def test_a_libcrypto_that_lacks_a_function_has_no_fast_path_and_says_so(
+    tmp_path: Path, lacking: str, expected: dict[str, Any]
+) -> None:
+    def rename(folder: Path) -> None:
+        """Have setup.py look for a function that no libcrypto has."""
+        script = folder / "setup.py"
+        text = script.read_text()
+        assert lacking in text
+        script.write_text(text.replace(lacking, f"{lacking}_of_another_name"))
+
+    build_package(tmp_path, rename, CFLAGS="-O1")
+    shown = run_with(tmp_path, WITHOUT_FAST_PATHS)
+    assert json.loads(shown.stdout or "null") == expected, shown.stderr

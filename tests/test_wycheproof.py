@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from both_ways import has_fast_path
 from cryptography.hazmat.primitives.asymmetric import utils
 from signing import NOW, base64url, make_key, p1363
 
@@ -51,7 +52,15 @@ def compare(tests: list[dict[str, Any]], good: Callable[[dict[str, Any]], bool])
 
 
 def raw(key: Key) -> Callable[[dict[str, Any]], bool]:
-    return lambda test: key.verify(bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"]))
+    """Through EVP and, where the key has one and is ready for it, on its fast path: they must agree."""
+
+    def verify(test: dict[str, Any]) -> bool:
+        message, signature = bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"])
+        verdict = key.verify(message, signature)
+        assert key.verify(message, signature, fast=True) is verdict, test["tcId"]
+        return verdict
+
+    return verify
 
 
 # --- tokens ---
@@ -64,17 +73,27 @@ def key_set(group: dict[str, Any]) -> KeySet:
 
 
 def accepts(group: dict[str, Any], token: str) -> bool:
-    """Whether the JWS verifies. The payloads of these files are no claims sets: as tokens all of them are refused."""
+    """Whether the JWS verifies, through EVP and on the fast paths alike."""
     try:
-        verifier = Verifier(key_set(group), issuer=None)
+        keys = key_set(group)
     except errors.ConfigError:
         return False
+    verdicts = {accepted(Verifier(keys, issuer=None, fast_crypto=fast), token) for fast in (False, True)}
+    assert len(verdicts) == 1, token
+    return verdicts.pop()
+
+
+def accepted(verifier: Verifier, token: str) -> bool:
+    """The payloads of these files are no claims sets: as tokens all of them are refused."""
+    verifier.prepare_keys()
     with pytest.raises(errors.InvalidToken):
         verifier.verify(token, now=NOW)
     try:
         payload = verifier.verify_jws(token)
     except errors.InvalidToken:
         return False
+    finally:
+        assert verifier.crypto_info().undecided == 0
     assert base64url(payload) == token.split(".")[1]
     return True
 
@@ -134,7 +153,9 @@ def test_rsa_pkcs1(load: Load, name: str) -> None:
             with pytest.raises(errors.ConfigError):
                 Key.rsa(algorithm, None, *parts)
         else:
-            wrong |= compare(group["tests"], raw(Key.rsa(algorithm, None, *parts)))
+            key = Key.rsa(algorithm, None, *parts)
+            assert key.prepare() is (parts[1] == b"\1\0\1" and has_fast_path(algorithm))
+            wrong |= compare(group["tests"], raw(key))
     assert wrong == {}
 
 
@@ -146,7 +167,9 @@ def test_ecdsa_p1363(load: Load, name: str, algorithm: str, count: int) -> None:
     wrong: dict[int, str] = {}
     document = load(f"ecdsa_secp{name}_p1363")
     for group in document["testGroups"]:
-        wrong |= compare(group["tests"], raw(ec_key(algorithm, group)))
+        key = ec_key(algorithm, group)
+        assert key.prepare() is has_fast_path(algorithm)
+        wrong |= compare(group["tests"], raw(key))
     assert wrong == {}
     assert sum(len(group["tests"]) for group in document["testGroups"]) == count
 

@@ -6,6 +6,7 @@
 
 cdef extern from *:
     """
+    #include <stddef.h>
     #include <stdint.h>
     #include <string.h>
 
@@ -13,6 +14,60 @@ cdef extern from *:
        The fourth byte is set for characters outside the alphabet. */
     static uint32_t fv_worth[4][256];
     static uint32_t fv_foreign;
+
+    /* Decode as much as goes in steps of 32 characters, each of which writes 32 bytes where 24 are meant, and return
+       how much that was; -1 for a foreign character. Where the processor has no AVX2 that is nothing. */
+    #if defined(__x86_64__) && defined(__GNUC__)
+    #include <immintrin.h>
+
+    static int fv_wide_steps;
+
+    /* By the high half of a character: what takes it to its value, and which classes of low halves it forbids. A class
+       is a bit: 1 all but D, 2 A to F, 4 only 0, 8 B to E, 16 B to F, 32 all. So whatever is not in the alphabet is
+       forbidden, and "_" alone needs another distance than its neighbours. */
+    #define FV_TWICE(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) \\
+        _mm256_setr_epi8(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)
+
+    __attribute__((target("avx2")))
+    static ptrdiff_t fv_decode_avx2(const unsigned char *text, ptrdiff_t size, unsigned char *out) {
+        const __m256i distance = FV_TWICE(0, 0, 62 - '-', 52 - '0', -'A', -'A', 26 - 'a', 26 - 'a', 0, 0, 0, 0, 0, 0, 0,
+                                          0);
+        const __m256i forbids = FV_TWICE(32, 32, 1, 2, 4, 8, 4, 16, 32, 32, 32, 32, 32, 32, 32, 32);
+        const __m256i classes = FV_TWICE(37, 33, 33, 33, 33, 33, 33, 33, 33, 33, 35, 59, 59, 58, 59, 51);
+        const __m256i half = _mm256_set1_epi8(15), underscore = _mm256_set1_epi8('_');
+        const __m256i underscore_extra = _mm256_set1_epi8(63 - '_' + 'A');
+        const __m256i join_pairs = _mm256_set1_epi32(0x01400140), join_halves = _mm256_set1_epi32(0x00011000);
+        const __m256i order = FV_TWICE(2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, -1, -1, -1, -1);
+        const __m256i close_ranks = _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 7, 7);
+        __m256i bad = _mm256_setzero_si256();
+        ptrdiff_t done = 0;
+        for (; size - done >= 32; done += 32, out += 24) {
+            __m256i c = _mm256_loadu_si256((const __m256i *)(text + done));
+            __m256i high = _mm256_and_si256(_mm256_srli_epi32(c, 4), half), low = _mm256_and_si256(c, half);
+            __m256i extra = _mm256_and_si256(_mm256_cmpeq_epi8(c, underscore), underscore_extra);
+            __m256i value = _mm256_add_epi8(_mm256_add_epi8(c, _mm256_shuffle_epi8(distance, high)), extra);
+            bad = _mm256_or_si256(bad, _mm256_and_si256(_mm256_shuffle_epi8(forbids, high),
+                                                        _mm256_shuffle_epi8(classes, low)));
+            /* Six bits in each byte become 24 in each word of 32, then 24 bytes in a row. */
+            value = _mm256_madd_epi16(_mm256_maddubs_epi16(value, join_pairs), join_halves);
+            value = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(value, order), close_ranks);
+            _mm256_storeu_si256((__m256i *)out, value);
+        }
+        return _mm256_testz_si256(bad, bad) ? done : -1;
+    }
+
+    static inline ptrdiff_t fv_decode_wide(const unsigned char *text, ptrdiff_t size, unsigned char *out) {
+        return fv_wide_steps ? fv_decode_avx2(text, size, out) : 0;
+    }
+
+    static void fv_look_at_processor(void) {
+        __builtin_cpu_init();
+        fv_wide_steps = __builtin_cpu_supports("avx2") != 0;
+    }
+    #else
+    #define fv_decode_wide(text, size, out) 0
+    #define fv_look_at_processor() ((void)0)
+    #endif
 
     static void fv_fill_worth(void) {
         static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -24,6 +79,7 @@ cdef extern from *:
                 memcpy(&fv_worth[place][(unsigned char)alphabet[value]], bytes, 4);
             }
         memcpy(&fv_foreign, "\\0\\0\\0\\xff", 4);
+        fv_look_at_processor();
     }
 
     /* Decode one group into out, of which four bytes are written. */
@@ -35,10 +91,11 @@ cdef extern from *:
     """
     unsigned int fv_foreign
     void fv_fill_worth() noexcept nogil
+    Py_ssize_t fv_decode_wide(const unsigned char *text, Py_ssize_t size, unsigned char *out) noexcept nogil
     unsigned int fv_group(const unsigned char *text, unsigned char *out) noexcept nogil
 
 cdef enum:
-    BASE64URL_SLACK = 1  # bytes that may be written after the last one that is meant
+    BASE64URL_SLACK = 8  # bytes that may be written after the last one that is meant
 
 fv_fill_worth()
 
@@ -52,6 +109,11 @@ cdef Py_ssize_t base64url_decode(const unsigned char *text, Py_ssize_t size, uns
     cdef unsigned char *begin = out
     cdef unsigned char last[4]
     cdef unsigned int seen = 0
+    cdef Py_ssize_t done = fv_decode_wide(text, size, out)
+    if done < 0:
+        return -1
+    text += done
+    out += done // 4 * 3
     while text < end:
         seen |= fv_group(text, out)
         text += 4

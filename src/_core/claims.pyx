@@ -124,7 +124,7 @@ cdef class Claims:
     def to_dict(self) -> dict:
         """The whole claims set as a dict of the caller's own."""
         cdef const unsigned char *cursor = skip_blanks(self.document())
-        return build(&cursor)
+        return build_object(&cursor, self.found[WHOLE].flags)
 
     def get(self, name, /, default=None):
         """The member's value, or the default."""

@@ -154,7 +154,8 @@ cdef extern from *:
         }
     }
 
-    /* The inverse of 32 bytes into 32 bytes, both big-endian; 0 where there is none. */
+    /* The inverse of 32 bytes into 32 bytes, both big-endian. Of a number that has none something else comes out, or
+       0 is returned. */
     static int fv_inverse(const fv_modulus *m, const unsigned char *number, unsigned char *out) {
         fv_number f = m->modulus, g, d = {{0}}, e = {{1}};
         int64_t matrix[4], balance = -1, sign;

@@ -13,6 +13,7 @@ cdef enum Names:
 # The members that scan() notes. Header members from CRIT on make a token unsupported, whatever their value.
 cdef enum:
     ISS, SUB, AUD, EXP, NBF, IAT, JTI, TENANT, HANDLE
+    WHOLE  # the top object; its flags say how many members it has
     CLAIMS_NOTED
 cdef enum:
     ALG, KID, TYP_MEMBER
@@ -23,8 +24,8 @@ cdef tuple CLAIM_MEMBERS = ("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "tI
 cdef tuple HEADER_MEMBERS = ("alg", "kid", "typ", "crit", "b64", "zip", "jwk", "jku", "x5u", "x5c", "enc")
 
 cdef struct Member:
-    unsigned int start  # of the value, quotes and brackets included
-    unsigned int size
+    unsigned short start  # of the value, quotes and brackets included
+    unsigned short size
     unsigned char kind
     unsigned char flags
 
@@ -175,7 +176,7 @@ cdef int scan(const unsigned char *text, size_t size, Names names, Member *found
     cdef const unsigned char *p = skip_blanks(text)
     cdef const unsigned char *begin
     cdef int noted = -1, outer = -1, flags
-    cdef unsigned int outer_start = 0
+    cdef unsigned short outer_start = 0
     cdef Kind kind
     cdef unsigned char opening
     if p[0] != c"{":
@@ -212,7 +213,7 @@ cdef int scan(const unsigned char *text, size_t size, Names names, Member *found
             if p[0] != opening + 2:  # "{" + 2 is "}", "[" + 2 is "]"
                 if s.depth == 1:
                     outer = noted
-                    outer_start = <unsigned int>(begin - text)
+                    outer_start = <unsigned short>(begin - text)
                 s.depth += 1
                 noted = -1
                 if level.is_object:
@@ -234,8 +235,8 @@ cdef int scan(const unsigned char *text, size_t size, Names names, Member *found
             else:
                 return JSON_SYNTAX
         if noted >= 0:
-            found[noted].start = <unsigned int>(begin - text)
-            found[noted].size = <unsigned int>(p - begin)
+            found[noted].start = <unsigned short>(begin - text)
+            found[noted].size = <unsigned short>(p - begin)
             found[noted].kind = kind
             found[noted].flags = <unsigned char>flags
 
@@ -254,11 +255,15 @@ cdef int scan(const unsigned char *text, size_t size, Names names, Member *found
             if p[0] != (c"}" if level.is_object else c"]"):
                 return JSON_SYNTAX
             p += 1
+            if s.depth == 1 and names == CLAIM_NAMES:
+                found[WHOLE].size = <unsigned short>(p - text)
+                found[WHOLE].kind = CONTAINER
+                found[WHOLE].flags = <unsigned char>s.count
             s.count = level.first
             s.depth -= 1
             if s.depth == 1 and outer >= 0:
                 found[outer].start = outer_start
-                found[outer].size = <unsigned int>(p - text) - outer_start
+                found[outer].size = <unsigned short>(p - text - outer_start)
                 found[outer].kind = CONTAINER
                 outer = -1
         else:

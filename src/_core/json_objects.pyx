@@ -14,6 +14,11 @@ cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 
+cdef extern from *:
+    # Of Cython's own: makes room beforehand where CPython has a function for it.
+    dict new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t members)
+
+
 cdef inline object ascii_text(const unsigned char *p, Py_ssize_t size):
     cdef object text = PyUnicode_New(size, 127)
     memcpy(PyUnicode_DATA(text), p, size)
@@ -32,31 +37,66 @@ cdef object string_value(const unsigned char *p, Py_ssize_t size, int flags):
 
 
 # Member names come again with every token, so the latest str of each is kept: a fixed table, looked up by the name's
-# head.
+# head. They also come in the same order, so each remembers which came after it: usually the next name need not be
+# looked up, nor its end looked for, but is only compared.
 cdef enum:
     KEPT_BITS = 9
     KEPT_SIZE = 24
-cdef PyObject *kept_names[1 << KEPT_BITS]
+cdef struct KeptName:
+    unsigned long long head
+    Py_ssize_t size
+    PyObject *name  # NULL: none is kept here
+    KeptName *next
+cdef KeptName kept_names[1 << KEPT_BITS]
 cdef object kept_names_guard = object()  # its lock guards the table where there is no GIL
 
 
-cdef object name_value(const unsigned char *p, Py_ssize_t size, int flags):
-    """The str of a member's name; the same object for the same name, mostly."""
-    cdef PyObject **place
+cdef object name_value(const unsigned char **cursor, KeptName **latest):
+    """The str of the member name whose quote is at the cursor, which moves past it; mostly the same for the same name.
+
+    `latest` is the kept name that came before it, or NULL.
+    """
+    cdef const unsigned char *p = cursor[0] + 1
+    cdef const unsigned char *end
+    cdef unsigned long long head
+    cdef KeptName *kept
     cdef object name
-    if flags or size > KEPT_SIZE:
-        return string_value(p, size, flags)
-    place = &kept_names[fv_mix(fv_name_head(p, size)) >> (64 - KEPT_BITS)]
+    cdef int flags, error
     with cython.critical_section(kept_names_guard):
-        if place[0] != NULL:
-            name = <object>place[0]
-            if len(<str>name) == size and memcmp(PyUnicode_DATA(name), p, size) == 0:
-                return name
-        name = ascii_text(p, size)
+        kept = latest[0].next if latest[0] != NULL else NULL
+        # A kept name holds no quote: where all of it stands at p, p's string is at least as long.
+        if kept != NULL and is_kept(kept, p, fv_name_head(p, kept.size), kept.size) and p[kept.size] == c'"':
+            latest[0] = kept
+            cursor[0] = p + kept.size + 1
+            return <object>kept.name
+        end = string_end(p, &flags, &error)
+        cursor[0] = end + 1
+        if flags or end - p > KEPT_SIZE:
+            latest[0] = NULL
+            return string_value(p, end - p, flags)
+        head = fv_name_head(p, end - p)
+        kept = &kept_names[fv_mix(head) >> (64 - KEPT_BITS)]
+        if latest[0] != NULL:
+            latest[0].next = kept
+        latest[0] = kept
+        if is_kept(kept, p, head, end - p):
+            return <object>kept.name
+        name = ascii_text(p, end - p)
         Py_INCREF(name)
-        Py_XDECREF(place[0])
-        place[0] = <PyObject *>name
+        Py_XDECREF(kept.name)
+        kept.name = <PyObject *>name
+        kept.head = head
+        kept.size = end - p
     return name
+
+
+cdef inline bint is_kept(const KeptName *kept, const unsigned char *p, unsigned long long head,
+                         Py_ssize_t size) noexcept:
+    """Whether this kept name is what stands at p, with that head and size."""
+    return (
+        kept.head == head and kept.size == size and kept.name != NULL
+        and (size <= 8 or memcmp(<const unsigned char *>PyUnicode_DATA(<object>kept.name) + 8, p + 8, size - 8) == 0)
+    )
 
 
 cdef object integer_value(const unsigned char *p, const unsigned char *end):
@@ -76,6 +116,31 @@ cdef object integer_value(const unsigned char *p, const unsigned char *end):
     return -value if negative else value
 
 
+cdef dict build_object(const unsigned char **cursor, Py_ssize_t members):
+    """The dict of the object at the cursor, which moves past it; made for that many members."""
+    cdef const unsigned char *p = skip_blanks(cursor[0] + 1)
+    cdef const unsigned char *end
+    cdef dict value = new_dict(members)
+    cdef KeptName *latest = NULL
+    cdef object name, member
+    cdef int flags, error
+    while p[0] != c"}":
+        name = name_value(&p, &latest)
+        p = skip_blanks(skip_blanks(p) + 1)
+        if p[0] == c'"':
+            end = string_end(p + 1, &flags, &error)
+            member = string_value(p + 1, end - p - 1, flags)
+            p = end + 1
+        else:
+            cursor[0] = p
+            member = build(cursor)
+            p = cursor[0]
+        PyDict_SetItem(value, name, member)
+        p = next_item(p)
+    cursor[0] = p + 1
+    return value
+
+
 cdef object build(const unsigned char **cursor):
     """The Python object of the value at the cursor, which moves past it."""
     cdef const unsigned char *p = cursor[0]
@@ -83,23 +148,13 @@ cdef object build(const unsigned char **cursor):
     cdef char *stop = NULL
     cdef int flags, error
     cdef Kind kind
-    cdef object value, name
+    cdef object value
     if p[0] == c'"':
         end = string_end(p + 1, &flags, &error)
         cursor[0] = end + 1
         return string_value(p + 1, end - p - 1, flags)
     if p[0] == c"{":
-        value = {}
-        p = skip_blanks(p + 1)
-        while p[0] != c"}":
-            end = string_end(p + 1, &flags, &error)
-            name = name_value(p + 1, end - p - 1, flags)
-            p = skip_blanks(skip_blanks(end + 1) + 1)
-            cursor[0] = p
-            PyDict_SetItem(value, name, build(cursor))
-            p = next_item(cursor[0])
-        cursor[0] = p + 1
-        return value
+        return build_object(cursor, 0)
     if p[0] == c"[":
         value = []
         p = skip_blanks(p + 1)
@@ -178,13 +233,11 @@ cdef const unsigned char *find(const unsigned char *p, const unsigned char *name
 cdef list names_of(const unsigned char *p):
     """The member names of the scanned top object at p, in their order."""
     cdef list names = []
-    cdef const unsigned char *end
-    cdef int flags, error
+    cdef KeptName *latest = NULL
     p = skip_blanks(skip_blanks(p) + 1)
     while p[0] != c"}":
-        end = string_end(p + 1, &flags, &error)
-        names.append(name_value(p + 1, end - p - 1, flags))
-        p = next_item(value_end(skip_blanks(skip_blanks(end + 1) + 1)))
+        names.append(name_value(&p, &latest))
+        p = next_item(value_end(skip_blanks(skip_blanks(p) + 1)))
     return names
 
 

@@ -80,7 +80,7 @@ cdef enum:
     NON_ASCII = 2
 
 cdef inline const unsigned char *skip_blanks(const unsigned char *p) noexcept nogil:
-    while p[0] == c" " or p[0] == c"\n" or p[0] == c"\r" or p[0] == c"\t":
+    while p[0] <= c" " and (p[0] == c" " or p[0] == c"\n" or p[0] == c"\r" or p[0] == c"\t"):  # nearly always: none
         p += 1
     return p
 
@@ -143,8 +143,16 @@ cdef const unsigned char *utf8_end(const unsigned char *p) noexcept nogil:
 
 cdef inline const unsigned char *string_end(const unsigned char *p, int *flags, int *error) noexcept nogil:
     """The closing quote of the string whose first byte is at p, or NULL."""
-    cdef const unsigned char *begin = p
+    cdef const unsigned char *end = fv_plain_end(p)
     flags[0] = 0
+    if end[0] == c'"' and end - p <= MAX_STRING:
+        return end
+    return odd_string_end(p, end, flags, error)
+
+
+cdef const unsigned char *odd_string_end(const unsigned char *begin, const unsigned char *p, int *flags,
+                                         int *error) noexcept nogil:
+    """The same for a string that is not plain, or not up to p."""
     while True:
         p = fv_plain_end(p)
         if p[0] == c'"':

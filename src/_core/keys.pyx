@@ -123,7 +123,7 @@ cdef class Key:
     cdef int top_bits  # RSA, PSS: how many bits of the modulus are in its first byte
     cdef bytes point  # ES256: uncompressed
     cdef PointTable table
-    cdef unsigned long long uses  # of an ES256 key, since tables were last dealt out
+    cdef unsigned long long uses  # checks, since tables were last dealt out
     cdef unsigned long long building  # when a thread is at a table: 1 + the number of forks until then
     cdef Context *spare
     cdef int spares
@@ -426,13 +426,11 @@ cdef class Key:
                 self.spares -= 1
             if fast and self.quick:
                 loan.fast = self.modulus is not NULL
-                if self.number == ALG_ES256:
-                    self.uses += 1
-                    if self.table is not None:
-                        loan.fast = True
-                        loan.table = <PyObject *>self.table
-                        loan.group = self.table.group
-                        Py_INCREF(self.table)
+                if self.table is not None:
+                    loan.fast = True
+                    loan.table = <PyObject *>self.table
+                    loan.group = self.table.group
+                    Py_INCREF(self.table)
         if context is NULL:
             context = self.new_context()
             if context is NULL:
@@ -445,6 +443,7 @@ cdef class Key:
         return 0
 
     cdef int take_back(self, Loan *loan) except -1:
+        count(&self.uses, loan.by_fast + loan.by_evp)
         self.give(loan.context)
         Py_XDECREF(loan.table)
         return 0

@@ -155,8 +155,8 @@ cdef bint table_agrees(Key key, Context *context, const EC_GROUP *table) noexcep
     cdef const unsigned char *point = key.point
     cdef Scratch *scratch = new_scratch(P256.group)
     cdef bint agreed = scratch is not NULL
-    cdef int i, damaged
-    for i in range(4):
+    cdef int damaged
+    for _ in range(4):
         agreed = (
             agreed and RAND_bytes(seed, sizeof(seed)) == 1 and forge(scratch, point, seed, digest, signature)
             and fast_ecdsa(scratch, table, signature, digest) == 1

@@ -28,7 +28,9 @@ cdef int ask_for_table(tuple keys, Key key, Py_ssize_t limit) except -1:
     if is_building(key):
         return 0
     for other in keys:
-        if other.table is not None or is_building(other):
+        if is_building(other):
+            tables += 1
+        elif other.table is not None:
             tables += 1
             if idlest is None or other.uses < idlest.uses:
                 idlest = other
@@ -52,10 +54,10 @@ cdef inline bint is_building(Key key) noexcept:
 
 
 cdef Py_ssize_t build_tables(tuple keys, Py_ssize_t limit) except -1:
-    """Build the tables of the first ES256 keys now, up to the limit; how many there are."""
+    """Build tables of ES256 keys now, in their order, until there are as many as the limit; how many there are."""
     cdef Key key
-    cdef Py_ssize_t tables = 0
+    cdef Py_ssize_t tables = sum([key.table is not None or is_building(key) for key in keys])
     for key in keys:
-        if tables < limit and key.number == ALG_ES256 and key.prepare():
+        if tables < limit and key.number == ALG_ES256 and key.table is None and not is_building(key) and key.prepare():
             tables += 1
     return tables

@@ -5,7 +5,6 @@ import threading
 from collections import namedtuple
 
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.ref cimport PyObject
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.string cimport memcpy
 
@@ -50,8 +49,8 @@ CryptoInfo = namedtuple(
 CryptoInfo.__doc__ = """How a verifier has checked RSA and ECDSA signatures.
 
 ``fast``: on a fast path; ``evp``: through EVP; ``shadowed``: on a fast path and, for control, through EVP as well;
-``undecided``: left to EVP by a fast path; ``contradicted``: accepted by a fast path and refused by EVP, which must be 0;
-``tables``: of ES256 keys, at present."""
+``undecided``: left to EVP by a fast path; ``contradicted``: accepted by a fast path and refused by EVP, which must be
+0; ``tables``: of ES256 keys, at present."""
 CacheInfo = namedtuple("CacheInfo", ("hits", "misses", "size", "capacity", "bytes"), module="fastverify._core")
 CacheInfo.__doc__ = "What a verifier's cache did and holds: hits, misses, entries now and at most, and their bytes."
 
@@ -173,7 +172,7 @@ cdef class Verifier:
         return self.verified(token, fv_seconds() if now is None else instant(now))
 
     def view(self, token):
-        """Verify one token and return what ``make_view`` makes of its `Claims`; asked for once, as long as it is cached.
+        """Verify one token and return what ``make_view`` makes of its `Claims`: once, for as long as they are cached.
 
         Raises what `verify` and ``make_view`` do.
         """
@@ -224,7 +223,7 @@ cdef class Verifier:
         return pending.compact.payload[:pending.compact.payload_size]
 
     def prepare_keys(self) -> int:
-        """Build the fast path's tables of the first ``fast_keys`` ES256 keys now; how many there are.
+        """Build the fast path's tables of ES256 keys now, in their order, until ``fast_keys`` have one; how many do.
 
         Some tens of milliseconds a key, without the GIL; those that are there already cost nothing. Without it, a table
         is built in the background once its key turns out to be busy, and EVP serves until then.
@@ -356,6 +355,7 @@ cdef class Verifier:
         if pending.code == CHECK_FAILED:
             raise MemoryError
         if pending.code == CHECKS_CONTRADICT:
+            self.cache.clear()  # it may hold what only the fast path has seen
             raise CryptoFault()
         if pending.authentic:
             raise claims_refusal(pending.code)
@@ -426,6 +426,9 @@ cdef class Verifier:
                 for i in range(waiting):
                     examine(<Key>batch[i].choice.key, batch[i].loan, &batch[i])
             for i in range(waiting):
+                if batch[i].code == CHECKS_CONTRADICT:  # before any of the others is accepted
+                    self.conclude(ring, &batch[i])
+            for i in range(waiting):
                 try:
                     self.conclude(ring, &batch[i])
                     # The same token may stand in the batch twice.
@@ -449,7 +452,7 @@ cdef class Verifier:
 
     cdef int check_revoked(self, Claims claims, long long at) except -1:
         cdef RevocationTable table = self.revocations
-        cdef unsigned long long epoch = load(&table.epoch)  # read first: what comes in meanwhile is looked up next time
+        cdef unsigned long long epoch = table.epoch_now()  # read first: what comes in meanwhile is looked up next time
         cdef int kind = table.find(
             claims.handle16 if claims.has_handle else NULL,
             claims.token_target() if table.counts[KIND_TOKEN] else NULL,

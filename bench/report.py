@@ -1,0 +1,225 @@
+"""Writes the tables of the documentation from the JSON that the benchmarks wrote.
+
+    python bench/report.py [--results bench/results] [PAGE ...]
+
+In a page (default: README.md and docs/performance.md) a table stands between two comments and is replaced as a whole:
+
+    <!-- figures: peers -->
+
+    | ... |
+
+    <!-- end of figures -->
+
+A table whose benchmark left no JSON stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import harness
+import targets
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md"]
+PLACE = re.compile(r"(<!-- figures: (\w+) -->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
+NOT_VERSIONS = ("machine", "Python", "load at the start")
+
+Documents = Mapping[str, Any]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
+    parser.add_argument("pages", metavar="PAGE", nargs="*", type=Path, default=PAGES)
+    arguments = parser.parse_args()
+    documents = harness.read_results(arguments.results)
+    for page in arguments.pages:
+        before = page.read_text("utf-8")
+        after = filled(before, documents)
+        if after != before:
+            page.write_text(after, "utf-8")
+        print(f"{page}: {'written' if after != before else 'as it was'}")
+    return 0
+
+
+def filled(page: str, documents: Documents) -> str:
+    def table(place: re.Match[str]) -> str:
+        begin, name, old, end = place.groups()
+        try:
+            return f"{begin}\n{TABLES[name](documents)}\n\n{end}"
+        except KeyError:
+            return begin + old + end
+
+    return PLACE.sub(table, page)
+
+
+# --- tables, by name ---
+
+
+def peers(documents: Documents) -> str:
+    """Everybody by algorithm, and how far ahead of the fastest of them we are."""
+    groups = documents["peers"]["results"]["python"]
+    fullest_first = sorted(groups.values(), key=len, reverse=True)
+    names = list(dict.fromkeys(name for rows in fullest_first for name in rows if name != "no-op call"))
+    others = [name for name in names if not name.startswith(("fastverify", "raw"))]
+    body = [[bold(name), *(micro(rows, name) for rows in groups.values())] for name in names]
+    for ours in ("lazy", "dict"):
+        ahead = [lead(rows, f"fastverify, {ours}", others) for rows in groups.values()]
+        body.append([f"*fastest peer / fastverify, {ours}*", *ahead])
+    return markdown(["µs of CPU a call", *groups], body)
+
+
+def readme(documents: Documents) -> str:
+    """The same turned round, of fewer columns."""
+    groups = documents["peers"]["results"]["python"]
+    columns = {
+        "fastverify, cached": "cached",
+        "fastverify, lazy": "cold",
+        "fastverify, dict": "cold, as a dict",
+        "raw libcrypto": "libcrypto alone",
+        "ryjwt": "ryjwt",
+        "oxyjwt": "oxyjwt",
+        "joserfc": "joserfc",
+        "PyJWT": "PyJWT",
+    }
+    used = {name: title for name, title in columns.items() if any(name in rows for rows in groups.values())}
+    return markdown(
+        ["", *used.values()], [[group, *(micro(rows, name) for name in used)] for group, rows in groups.items()]
+    )
+
+
+def node(documents: Documents) -> str:
+    groups = documents["peers"]["results"]["node"]
+    names = list(dict.fromkeys(name for rows in groups.values() for name in rows if name != "no-op call"))
+    return markdown(["µs of CPU a call", *groups], [[n, *(micro(rows, n) for rows in groups.values())] for n in names])
+
+
+def session(documents: Documents) -> str:
+    rows = documents["peers"]["results"]["session"]
+    call = harness.cpu(rows["no-op call"])
+    body = [[name, harness.short(harness.cpu(row)), f"{harness.cpu(row) / call:.1f}"] for name, row in rows.items()]
+    return markdown(["", "µs of CPU", "no-op calls"], body)
+
+
+def scaling(documents: Documents) -> str:
+    groups = documents["threads"]["results"]["scaling"]
+    names = list(next(iter(groups.values())))
+    body = [[name, *(f"{rows[name]['ratio']:.2f}" for rows in groups.values())] for name in names]
+    return markdown(["two threads / one", *groups], body)
+
+
+def harms(documents: Documents) -> str:
+    """Median and 99th percentile of both."""
+    results = documents["threads"]["results"]
+    body = []
+    for what in ("latency", "subscriber"):
+        for algorithm, modes in results[what].items():
+            for mode, callers in modes.items():
+                cells = [f"{harness.short(row['p50'])} / {harness.short(row['p99'])}" for row in callers.values()]
+                body.append([f"{what}, {algorithm}", setting(mode), *cells])
+    return markdown(
+        ["µs, median / 99th percentile", "release_gil", "from the main thread", "from another thread"], body
+    )
+
+
+def pool(documents: Documents) -> str:
+    body = [
+        [algorithm, setting(mode), f"{row['rate']:,.0f}", harness.short(row["p50"]), harness.short(row["p99"])]
+        for algorithm, modes in documents["threads"]["results"]["requests"].items()
+        for mode, row in modes.items()
+    ]
+    return markdown(["", "release_gil", "requests/s", "µs, median", "µs, 99th percentile"], body, left=2)
+
+
+def memory(documents: Documents) -> str:
+    results = documents["memory"]["results"]
+    cache, growth = results["cache"], results["growth"]
+    bounded = cache["bounded"]
+
+    def an_entry(row: Mapping[str, float]) -> list[str]:
+        return [f"{row[name] / row['entries']:,.0f}" for name in ("resident_bytes", "bytes")]
+
+    body = [
+        [
+            f"an entry of a cache of {cache['plain']['entries']:,}, tokens of {cache['token_bytes']} bytes",
+            *an_entry(cache["plain"]),
+        ],
+        ["an entry with its `Session`, in a `SessionVerifier`", *an_entry(cache["session"])],
+        [
+            f"a cache with `cache_bytes={bounded['bytes_bound']}`",
+            f"{bounded['resident_bytes']:,}",
+            f"{bounded['bytes']:,}",
+        ],
+        [f"growth over {growth['verifies']:,} calls of every kind", f"{growth['growth_mb'] * 1e6:,.0f}", ""],
+        ["slope of a line through it, a 10 million calls", f"{growth['slope_mb_a_10_million'] * 1e6:,.0f}", ""],
+    ]
+    return markdown(["bytes", "of the resident set", "by `cache_info()`"], body)
+
+
+def asked(documents: Documents) -> str:
+    results = {name: document["results"] for name, document in documents.items()}
+    rows = list(targets.rows(results))
+    if not rows:
+        raise KeyError("nothing was measured")
+    return markdown(["", "target", "asked", "measured", ""], rows, left=2)
+
+
+def environment(documents: Documents) -> str:
+    seen: dict[str, str] = {}
+    for document in documents.values():
+        seen |= document["environment"]
+    versions = ", ".join(f"{name} {value}" for name, value in seen.items() if name not in NOT_VERSIONS)
+    missing = documents["peers"]["results"]["missing"] if "peers" in documents else {}
+    absent = "".join(f" Missing: {name} ({reason})." for name, reason in missing.items())
+    return f"{seen['Python']}; {seen['machine']}; {versions}.{absent}"
+
+
+TABLES: dict[str, Callable[[Documents], str]] = {
+    "peers": peers,
+    "readme": readme,
+    "node": node,
+    "session": session,
+    "scaling": scaling,
+    "harms": harms,
+    "pool": pool,
+    "memory": memory,
+    "targets": asked,
+    "environment": environment,
+}
+
+
+# --- cells ---
+
+
+def markdown(head: Sequence[str], body: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """The first columns to the left, the others to the right."""
+    lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def micro(rows: Mapping[str, Any], name: str) -> str:
+    return harness.short(harness.cpu(rows[name])) if name in rows else ""
+
+
+def lead(rows: Mapping[str, Any], ours: str, others: Sequence[str]) -> str:
+    """How many times as fast as the fastest of the others."""
+    ratio = min(harness.cpu(rows[name]) for name in others if name in rows) / harness.cpu(rows[ours])
+    return f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}**"
+
+
+def setting(mode: str) -> str:
+    return f"`{mode}`"
+
+
+def bold(name: str) -> str:
+    return f"**{name}**" if name.startswith("fastverify") else name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""What was asked of the figures, and whether they have it: ratios within one run, of medians of CPU time.
+
+A target that is missed is a line of a table, never a failed run: whether a figure is good enough is for people to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import harness
+
+#: Results by benchmark: {"peers": ..., "threads": ..., "memory": ...}; any of them may be absent.
+Documents = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    number: str
+    what: str
+    bound: float
+    #: Else it is the most that is allowed.
+    at_least: bool
+    measure: Callable[[Documents], float]
+    unit: str = "x"
+
+    @property
+    def asked(self) -> str:
+        return f"{'>=' if self.at_least else '<='} {self.bound:g}{self.unit}"
+
+    def met(self, measured: float) -> bool:
+        return measured >= self.bound if self.at_least else measured <= self.bound
+
+
+def cpu(documents: Documents, group: str, name: str) -> float:
+    """Median microseconds of CPU of a row of peers.py."""
+    return harness.cpu(documents["peers"]["python"][group][name])
+
+
+def times_faster(group: str, ours: str, peer: str) -> Callable[[Documents], float]:
+    return lambda documents: cpu(documents, group, peer) / cpu(documents, group, f"fastverify, {ours}")
+
+
+def share_of(group: str, ours: str, limit: str) -> Callable[[Documents], float]:
+    return lambda documents: cpu(documents, group, f"fastverify, {ours}") / cpu(documents, group, limit)
+
+
+def hit_to_call(documents: Documents) -> float:
+    """A cache hit in no-op calls, of the algorithm where it is most."""
+    groups = documents["peers"]["python"]
+    return max(share_of(group, "cached", "no-op call")(documents) for group in groups)
+
+
+def session_to_call(documents: Documents) -> float:
+    rows = documents["peers"]["session"]
+    return harness.cpu(rows["Sessions.verify, cached"]) / harness.cpu(rows["no-op call"])
+
+
+def scaling(algorithm: str) -> Callable[[Documents], float]:
+    return lambda documents: float(documents["threads"]["scaling"][algorithm]["fastverify, GIL released"]["ratio"])
+
+
+def entry_bytes(documents: Documents) -> float:
+    row = documents["memory"]["cache"]["plain"]
+    return float(row["resident_bytes"] / row["entries"])
+
+
+def growth(documents: Documents) -> float:
+    """In MB, over as many calls as were made."""
+    return float(documents["memory"]["growth"]["growth_mb"])
+
+
+TARGETS = (
+    Target("P1", "cache hit, in no-op calls of Python (the worst algorithm)", 1.6, False, hit_to_call),
+    Target("P1", "cache hit, RS256: times as fast as PyJWT", 800, True, times_faster("RS256", "cached", "PyJWT")),
+    Target("P2", "HS256 cold: times as fast as PyJWT", 40, True, times_faster("HS256", "lazy", "PyJWT")),
+    Target("P2", "HS256 cold, dict: times as fast as PyJWT", 24, True, times_faster("HS256", "dict", "PyJWT")),
+    Target("P2", "HS256 cold: times as fast as ryjwt", 1.8, True, times_faster("HS256", "lazy", "ryjwt")),
+    Target("P2", "HS256 cold, dict: times as fast as ryjwt", 1.0, True, times_faster("HS256", "dict", "ryjwt")),
+    Target("P2", "HS256 cold, of the raw HMAC", 2.2, False, share_of("HS256", "lazy", "raw libcrypto")),
+    Target("P3", "RS256 cold: times as fast as PyJWT", 4.8, True, times_faster("RS256", "lazy", "PyJWT")),
+    Target("P3", "RS256 cold: times as fast as ryjwt", 1.12, True, times_faster("RS256", "lazy", "ryjwt")),
+    Target("P3", "RS256 cold, of libcrypto's own check", 0.95, False, share_of("RS256", "lazy", "raw libcrypto")),
+    Target("P3", "PS256 cold: times as fast as PyJWT", 4.8, True, times_faster("PS256", "lazy", "PyJWT")),
+    Target("P3", "PS256 cold: times as fast as ryjwt", 1.05, True, times_faster("PS256", "lazy", "ryjwt")),
+    Target("P3", "PS256 cold, of libcrypto's own check", 0.95, False, share_of("PS256", "lazy", "raw libcrypto")),
+    Target("P4", "ES256 cold: times as fast as PyJWT", 6, True, times_faster("ES256", "lazy", "PyJWT")),
+    Target("P4", "ES256 cold: times as fast as ryjwt", 2.5, True, times_faster("ES256", "lazy", "ryjwt")),
+    Target("P4", "ES256 cold: times as fast as with EVP", 3, True, times_faster("ES256", "lazy", "fastverify, EVP")),
+    Target("P5", "EdDSA cold: times as fast as PyJWT", 1.5, True, times_faster("EdDSA", "lazy", "PyJWT")),
+    *(
+        Target("P7", f"{algorithm}: two threads, GIL released, of one", 1.9, True, scaling(algorithm))
+        for algorithm in ("RS256", "PS256", "ES256", "EdDSA")
+    ),
+    Target("P10", "cache of 64k entries: bytes an entry", 1_800, False, entry_bytes, unit=" B"),
+    Target("P10", "growth over all verifies: 50 million with --full", 1.0, False, growth, unit=" MB"),
+    Target("P13", "Sessions.verify on a cached token, in no-op calls", 6, False, session_to_call),
+)
+
+
+def rows(documents: Documents) -> Iterator[list[str]]:
+    """Number, what, asked, measured, verdict; of what was measured."""
+    for target in TARGETS:
+        try:
+            measured = target.measure(documents)
+        except KeyError:
+            continue
+        verdict = "met" if target.met(measured) else "missed"
+        digits = 0 if measured >= 100 else 1 if measured >= 10 else 3
+        yield [target.number, target.what, target.asked, f"{measured:.{digits}f}{target.unit}", verdict]
+
+
+def table(documents: Documents) -> str:
+    head = ["target", "", "asked", "measured", ""]
+    body = [[number, f"  {what:<58}", *others] for number, what, *others in rows(documents)]
+    return harness.layout(head, body, widths=(8, 60, 12, 12, 9))
