@@ -20,7 +20,7 @@ help:
 	@echo 'make lint   ruff, cython-lint, codespell'
 	@echo 'make bench  what verifying a token costs on this machine'
 	@echo 'make sanitize  the suite with a core that reports memory errors, undefined behaviour and leaks (needs gcc)'
-	@echo 'make fuzz   libFuzzer on the core, SECONDS=60 for each target; needs clang   (ARGS="json verify": these two)'
+	@echo 'make fuzz   libFuzzer on the core, SECONDS=60 for each target; needs clang    (ARGS="json verify": these targets)'
 	@echo 'make wheel  an sdist and a wheel, in dist/'
 	@echo 'make clean  removes what the others made'
 
