@@ -84,20 +84,21 @@ cdef class TokenCache:
         memcpy(words, text + size - KEY_BYTES, KEY_BYTES)
         return fv_fold(words[0] ^ self.seed[0], words[1] ^ self.seed[1])
 
-    cdef inline Claims find(self, const unsigned char *text, size_t size):
-        """The claims of this very token, or None."""
-        cdef Claims found = None
+    cdef inline PyObject *find(self, const unsigned char *text, size_t size) noexcept:
+        """The claims of this very token, as a reference of the caller's, or NULL."""
+        cdef PyObject *found = NULL
         cdef uint64_t hash
         cdef Place *place
         cdef int i
         if self.sets == 0 or size < KEY_BYTES:
-            return None
+            return NULL
         hash = self.hash(text, size)
         place = self.places + fv_scale(hash, self.sets) * WAYS
         with cython.critical_section(self):
             for i in range(WAYS):
-                if place[i].hash == hash and place[i].claims != NULL and is_of((<Claims>place[i].claims), text, size):
-                    found = <Claims>place[i].claims
+                if place[i].hash == hash and place[i].claims != NULL and is_of(place[i].claims, text, size):
+                    found = place[i].claims
+                    Py_INCREF(<object>found)
                     break
         return found
 
@@ -130,7 +131,7 @@ cdef class TokenCache:
         for i in range(WAYS):
             if places[i].claims == NULL:
                 best = &places[i]
-            elif places[i].hash == hash and is_of(<Claims>places[i].claims, claims.text, claims.size):
+            elif places[i].hash == hash and is_of(places[i].claims, claims.text, claims.size):
                 return &places[i]
             elif best.claims != NULL and (<Claims>places[i].claims).valid_until < (<Claims>best.claims).valid_until:
                 best = &places[i]
@@ -205,9 +206,21 @@ cdef inline size_t cost_of(Claims claims) noexcept:
     return sizeof_claims + claims.size + claims.payload_size + JSON_PAD + ENTRY_OVERHEAD
 
 
-cdef inline bint is_of(Claims claims, const unsigned char *text, size_t size) noexcept:
+cdef inline bint is_of(PyObject *claims, const unsigned char *text, size_t size) noexcept:
     """Whether these are the claims of this token: of all of it. (Neither str nor bytes ever change.)"""
-    return claims.size == size and (claims.text == text or memcmp(claims.text, text, size) == 0)
+    return (<Claims>claims).size == size and (
+        (<Claims>claims).text == text or memcmp((<Claims>claims).text, text, size) == 0
+    )
+
+
+cdef inline Claims owned(PyObject *found):
+    """What `find` found, as an object or None."""
+    cdef Claims claims
+    if found == NULL:
+        return None
+    claims = <Claims>found
+    Py_DECREF(claims)
+    return claims
 
 
 cdef size_t sizeof_claims = Claims.__basicsize__

@@ -274,7 +274,7 @@ cdef class Verifier:
         cdef Claims claims
         if not text_of(token, &text, &size):
             raise refusal(NOT_ASCII, "token")
-        claims = self.cache.find(text, size)
+        claims = owned(self.cache.find(text, size))
         if claims is not None and self.still_holds(claims, at):
             count(&self.cache.hits, 1)
             return claims
@@ -403,7 +403,7 @@ cdef class Verifier:
                 try:
                     if not isinstance(token, (str, bytes)) or not text_of(token, &text, &size):
                         raise refusal(NOT_ASCII, "token")
-                    claims = self.cache.find(text, size)
+                    claims = owned(self.cache.find(text, size))
                     if claims is not None and self.still_holds(claims, at):
                         count(&self.cache.hits, 1)
                         results[i] = claims
@@ -435,7 +435,7 @@ cdef class Verifier:
                 try:
                     self.conclude(ring, &batch[i])
                     # The same token may stand in the batch twice.
-                    claims = self.cache.find(batch[i].compact.text, batch[i].compact.size)
+                    claims = owned(self.cache.find(batch[i].compact.text, batch[i].compact.size))
                     if claims is None or not self.still_holds(claims, at):
                         claims = self.accept(tokens[batch[i].index], &batch[i], generation, at)
                     results[batch[i].index] = claims
