@@ -37,6 +37,10 @@ int main(int argc, char **argv) {
 
 # What the fast paths call (src/openssl.pxd). One that does not link costs the fast path and nothing else.
 FAST_PATHS = {
+    "FASTVERIFY_FAST_HMAC": """
+        SHA256_Init SHA256_Update SHA256_Final SHA384_Init SHA384_Update SHA384_Final SHA512_Init SHA512_Update
+        SHA512_Final
+    """,
     "FASTVERIFY_FAST_RSA": """
         BN_CTX_new BN_CTX_free BN_new BN_cmp BN_is_zero BN_is_one BN_bn2binpad BN_MONT_CTX_new BN_MONT_CTX_free
         BN_MONT_CTX_set BN_to_montgomery BN_mod_mul_montgomery

@@ -43,6 +43,7 @@ include "_core/algorithms.pyx"  # names, digests, libcrypto's particulars
 include "_core/key_rules.pyx"  # which keys are refused
 include "_core/inverse.pyx"  # modulo an odd number
 include "_core/fast_ecdsa.pyx"  # ES256 with a table for the key
+include "_core/fast_hmac.pyx"  # HMAC by states that are copied as memory
 include "_core/fast_rsa.pyx"  # RSA and PSS by a Montgomery chain
 include "_core/keys.pyx"  # prepared keys
 include "_core/signatures.pyx"  # the check: EVP, fast paths, shadow checks

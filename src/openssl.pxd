@@ -79,14 +79,39 @@ cdef extern:
                          size_t length) nogil
 
 # What the fast paths call: public functions below EVP, some of them deprecated since 3.0. setup.py finds out by linking
-# which of the two groups this libcrypto has; where one is missing, calls of it compile to a failure and are never made
-# (FAST_RSA and FAST_ECDSA are 0).
+# which of the groups this libcrypto has; where one is missing, calls of it compile to a failure and are never made
+# (FAST_HMAC, FAST_RSA and FAST_ECDSA are 0).
 cdef extern from *:
     """
     typedef struct bignum_ctx BN_CTX;
     typedef struct bn_mont_ctx_st BN_MONT_CTX;
     typedef struct ec_group_st EC_GROUP;
     typedef struct ec_point_st EC_POINT;
+
+    #ifndef FASTVERIFY_FAST_HMAC
+    #define FASTVERIFY_FAST_HMAC 0
+    #endif
+    #if FASTVERIFY_FAST_HMAC
+    extern int SHA256_Init(void *);
+    extern int SHA256_Update(void *, const void *, size_t);
+    extern int SHA256_Final(unsigned char *, void *);
+    extern int SHA384_Init(void *);
+    extern int SHA384_Update(void *, const void *, size_t);
+    extern int SHA384_Final(unsigned char *, void *);
+    extern int SHA512_Init(void *);
+    extern int SHA512_Update(void *, const void *, size_t);
+    extern int SHA512_Final(unsigned char *, void *);
+    #else
+    #define SHA256_Init(state) 0
+    #define SHA256_Update(state, data, length) 0
+    #define SHA256_Final(out, state) 0
+    #define SHA384_Init(state) 0
+    #define SHA384_Update(state, data, length) 0
+    #define SHA384_Final(out, state) 0
+    #define SHA512_Init(state) 0
+    #define SHA512_Update(state, data, length) 0
+    #define SHA512_Final(out, state) 0
+    #endif
 
     #ifndef FASTVERIFY_FAST_RSA
     #define FASTVERIFY_FAST_RSA 0
@@ -175,8 +200,19 @@ cdef extern from *:
     ctypedef struct BN_MONT_CTX
     ctypedef struct EC_GROUP
     ctypedef struct EC_POINT
+    bint FAST_HMAC "FASTVERIFY_FAST_HMAC"
     bint FAST_RSA "FASTVERIFY_FAST_RSA"
     bint FAST_ECDSA "FASTVERIFY_FAST_ECDSA"
+
+    int SHA256_Init(void *state) nogil
+    int SHA256_Update(void *state, const void *data, size_t length) nogil
+    int SHA256_Final(unsigned char *out, void *state) nogil
+    int SHA384_Init(void *state) nogil
+    int SHA384_Update(void *state, const void *data, size_t length) nogil
+    int SHA384_Final(unsigned char *out, void *state) nogil
+    int SHA512_Init(void *state) nogil
+    int SHA512_Update(void *state, const void *data, size_t length) nogil
+    int SHA512_Final(unsigned char *out, void *state) nogil
 
     BN_CTX *BN_CTX_new() nogil
     void BN_CTX_free(BN_CTX *ctx) nogil

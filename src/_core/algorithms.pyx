@@ -19,6 +19,7 @@ from openssl cimport (
     EVP_MD_CTX_new,
     EVP_MD_fetch,
     FAST_ECDSA,
+    FAST_HMAC,
     FAST_RSA,
     OPENSSL_VERSION_TEXT,
     OpenSSL_version,
@@ -102,8 +103,8 @@ cdef str fast_path_state(bint linked):
 def openssl_info() -> dict:
     """The libcrypto at work, in words for people and logs.
 
-    ``built_against`` and ``running``, as it calls itself; ``linkage``: shared or static; ``fast_ecdsa`` and
-    ``fast_rsa``: whether ES256, and RS256 to PS512, may be checked below EVP, "yes" or the reason why not.
+    ``built_against`` and ``running``, as it calls itself; ``linkage``: shared or static; ``fast_ecdsa``, ``fast_rsa``
+    and ``fast_hmac``: whether ES256, RS256 to PS512, HS256 to HS512 may be checked below EVP, "yes" or why not.
     """
     return {
         "built_against": FASTVERIFY_BUILT_AGAINST.decode("ascii", "replace"),
@@ -111,6 +112,7 @@ def openssl_info() -> dict:
         "linkage": FASTVERIFY_LINKAGE.decode("ascii", "replace"),
         "fast_ecdsa": fast_path_state(FAST_ECDSA),
         "fast_rsa": fast_path_state(FAST_RSA),
+        "fast_hmac": fast_path_state(FAST_HMAC),
     }
 
 
