@@ -165,7 +165,8 @@ def fuzz(target: str, seeds: int, seconds: int) -> Result:
     settings = {
         "max_total_time": seconds,
         "timeout": INPUT_SECONDS,
-        "rss_limit_mb": MEMORY_MB,
+        "malloc_limit_mb": MEMORY_MB,
+        "rss_limit_mb": 0,  # that would be watched by a thread, over which LeakSanitizer has been seen to stumble
         "max_len": corpus.MAX_SEED,
         "dict": SEEDS / "words",
         "artifact_prefix": f"{FINDINGS}/{target}-",
@@ -205,7 +206,7 @@ PULSE = re.compile(r"#(\d+)\s.* cov: (\d+) ft: (\d+) corp: (\d+)/")
 FINAL = re.compile(r"stat::(\w+):\s+(\d+)")
 ROUTINE = re.compile(r'#\d|INFO:|Dictionary:|"')
 WRITTEN = re.compile(r"Test unit written to (\S+)")
-LEAK = "LeakSanitizer: detected memory leaks"
+LEAKS = re.compile("LeakSanitizer: detected memory leaks|LeakSanitizer has encountered a fatal error")
 FIGURES = {"number_of_executed_units": "runs", "average_exec_per_sec": "runs_per_second", "peak_rss_mb": "peak_mb"}
 
 
@@ -217,8 +218,8 @@ def read_log(stderr: Iterable[str], log: IO[str], result: Result) -> None:
             result.runs, result.edges, result.features, result.corpus = map(int, match.groups())
         elif (match := FINAL.match(line)) and match[1] in FIGURES:
             setattr(result, FIGURES[match[1]], int(match[2]))
-        elif LEAK in line:
-            result.findings.append("a leak")
+        elif match := LEAKS.search(line):
+            result.findings.append(match[0])
         elif (match := WRITTEN.search(line)) and not result.findings:  # after a leak it is just the last input
             result.findings.append(os.path.relpath(match[1], ROOT))
 

@@ -162,14 +162,21 @@ def test_figures_are_read_from_what_the_fuzzer_says() -> None:
     assert run.table([result]).splitlines()[1].split() == "json 7 900 17,969 436 1001 146 415 none".split()
 
 
-def test_a_kept_input_and_a_leak_are_findings() -> None:
+KEPT = f"artifact_prefix='x'; Test unit written to {run.FINDINGS}/json-crash-00\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "finding"),
+    [
+        ("==1== ERROR: libFuzzer: deadly signal\n", "build/fuzz/findings/json-crash-00"),
+        ("==1==ERROR: LeakSanitizer: detected memory leaks\n", "LeakSanitizer: detected memory leaks"),
+        ("==1==LeakSanitizer has encountered a fatal error.\n", "LeakSanitizer has encountered a fatal error"),
+    ],
+)
+def test_a_kept_input_is_a_finding_unless_it_was_only_the_last_before_leaks(before: str, finding: str) -> None:
     result = run.Result("json", 7)
-    written = f"artifact_prefix='x'; Test unit written to {run.FINDINGS}/json-crash-00\n"
-    run.read_log([written], StringIO(), result)
-    assert result.findings == ["build/fuzz/findings/json-crash-00"]
-    leaking = run.Result("json", 7)
-    run.read_log(["==1==ERROR: LeakSanitizer: detected memory leaks\n", written], StringIO(), leaking)
-    assert leaking.findings == ["a leak"]
+    run.read_log([before, KEPT], StringIO(), result)
+    assert result.findings == [finding]
 
 
 def test_without_clang_the_run_stops_and_names_the_packages(tmp_path: Path) -> None:
