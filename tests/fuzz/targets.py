@@ -110,8 +110,7 @@ def verifier_of(**options: Any) -> _core.Verifier:
     """All keys, and a cache so small that it overflows all the time."""
     keys = [material.key(algorithm).verifying for algorithm in ALGORITHMS]
     verifier = _core.Verifier(keys, issuer=ISSUER, audience=AUDIENCE, cache_size=8, **options)
-    if hasattr(verifier, "prepare_keys"):
-        verifier.prepare_keys()
+    verifier.prepare_keys()
     return verifier
 
 
