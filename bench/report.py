@@ -45,6 +45,7 @@ def main() -> int:
         if after != before:
             page.write_text(after, "utf-8")
         print(f"{page}: {'written' if after != before else 'as it was'}")
+    print("\n" + targets.table({name: document["results"] for name, document in documents.items()}))
     return 0
 
 
