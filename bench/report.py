@@ -45,6 +45,7 @@ def main() -> int:
         if after != before:
             page.write_text(after, "utf-8")
         print(f"{page}: {'written' if after != before else 'as it was'}")
+    print("\n" + targets.table({name: document["results"] for name, document in documents.items()}))
     return 0
 
 
@@ -137,6 +138,53 @@ def pool(documents: Documents) -> str:
     return markdown(["", "release_gil", "requests/s", "µs, median", "µs, 99th percentile"], body, left=2)
 
 
+def revoked(documents: Documents) -> str:
+    """What a table adds, by its size."""
+    results = documents["revoked"]["results"]
+    lookups, cold, hits = results["lookups"], results["cold"], results["hits"]
+    call = harness.cpu(lookups["no-op call"])
+    sizes = [name.removesuffix(": absent") for name in lookups if name.endswith(": absent")]
+
+    def more(name: str) -> str:
+        return f"{1e3 * (harness.cpu(lookups[name]) - call):.0f} ns"
+
+    body = [["`lookup()` of random targets, absent", *(more(f"{size}: absent") for size in sizes)]]
+    body += [
+        [f"{algorithm} cold, {tokens}", *(f"{100 * rows[size]['share']['median']:+.1f} %" for size in sizes)]
+        for algorithm, groups in cold.items()
+        for tokens, rows in groups.items()
+    ]
+    body += [
+        [
+            f"a hit, {number}, after a change",
+            *(f"{rows[f'{size}: after a change']['nanoseconds_more']['median']:+.1f} ns" for size in sizes),
+        ]
+        for number, rows in hits.items()
+    ]
+    return markdown(["added by a table of", *sizes], body)
+
+
+def filling(documents: Documents) -> str:
+    body = [
+        [
+            name,
+            f"{row['entries'] / row['cpu_seconds']:,.0f}",
+            f"{row['resident']:.1f}",
+            f"{row['most_resident']:.1f}",
+        ]
+        for name, row in documents["revoked"]["results"]["filling"].items()
+    ]
+    return markdown(["", "entries/s", "bytes an entry", "at most, while it grows"], body)
+
+
+def stalls(documents: Documents) -> str:
+    body = [
+        [name, f"{row['calls'] / row['seconds']:,.0f}", f"{row['net']['max']:,.0f}"]
+        for name, row in documents["revoked"]["results"]["stalls"].items()
+    ]
+    return markdown(["while another thread does this", "hits/s", "longest interruption, µs"], body)
+
+
 def memory(documents: Documents) -> str:
     results = documents["memory"]["results"]
     cache, growth = results["cache"], results["growth"]
@@ -188,6 +236,9 @@ TABLES: dict[str, Callable[[Documents], str]] = {
     "scaling": scaling,
     "harms": harms,
     "pool": pool,
+    "revoked": revoked,
+    "filling": filling,
+    "stalls": stalls,
     "memory": memory,
     "targets": asked,
     "environment": environment,

@@ -11,7 +11,7 @@ from typing import Any
 
 import harness
 
-#: Results by benchmark: {"peers": ..., "threads": ..., "memory": ...}; any of them may be absent.
+#: Results by benchmark: {"peers": ..., "threads": ..., "revoked": ..., "memory": ...}; any of them may be absent.
 Documents = Mapping[str, Any]
 
 
@@ -66,6 +66,11 @@ def entry_bytes(documents: Documents) -> float:
     return float(row["resident_bytes"] / row["entries"])
 
 
+def of_table(name: str) -> Callable[[Documents], float]:
+    """A line of the summary of revoked.py, about its largest table."""
+    return lambda documents: float(documents["revoked"]["summary"][name])
+
+
 def growth(documents: Documents) -> float:
     """In MB, over as many calls as were made."""
     return float(documents["memory"]["growth"]["growth_mb"])
@@ -89,6 +94,25 @@ TARGETS = (
     Target("P4", "ES256 cold: times as fast as ryjwt", 2.5, True, times_faster("ES256", "lazy", "ryjwt")),
     Target("P4", "ES256 cold: times as fast as with EVP", 3, True, times_faster("ES256", "lazy", "fastverify, EVP")),
     Target("P5", "EdDSA cold: times as fast as PyJWT", 1.5, True, times_faster("EdDSA", "lazy", "PyJWT")),
+    *(
+        Target("P6", f"{algorithm} cold, {tokens}: added by a table of 10 million", 3, False, of_table(name), " %")
+        for algorithm in ("HS256", "ES256")
+        for tokens, name in (
+            ("one session's token", f"cold_{algorithm}_one_session_percent"),
+            ("many sessions' tokens", f"cold_{algorithm}_many_sessions_percent"),
+        )
+    ),
+    *(
+        Target("P6", f"hits of {number} after a change: added", 10, False, of_table(name), " ns")
+        for number, name in (
+            ("16 sessions", "hit_of_16_sessions_nanoseconds"),
+            ("1,024 sessions", "hit_of_1,024_sessions_nanoseconds"),
+        )
+    ),
+    Target(
+        "P6", "an entry of 10 million, the most while it grows", 36, False, of_table("resident_bytes_an_entry"), " B"
+    ),
+    Target("P6", "longest stall while it grows", 1_000, False, of_table("longest_stall_growing_microseconds"), " us"),
     *(
         Target("P7", f"{algorithm}: two threads, GIL released, of one", 1.9, True, scaling(algorithm))
         for algorithm in ("RS256", "PS256", "ES256", "EdDSA")
