@@ -14,11 +14,6 @@ cdef extern from *:
     """
     #include <time.h>
 
-    #ifdef CLOCK_REALTIME_COARSE
-    #define FV_WALL CLOCK_REALTIME_COARSE
-    #else
-    #define FV_WALL CLOCK_REALTIME
-    #endif
     /* The clock of time.monotonic(). */
     #if defined(CLOCK_MONOTONIC_COARSE)
     #define FV_MONOTONIC CLOCK_MONOTONIC_COARSE
@@ -29,10 +24,10 @@ cdef extern from *:
     #endif
 
     /* A few nanoseconds each; behind the fine clocks by a timer tick at most. Should one fail, every token has expired
-       and all that is known is stale. */
+       and all that is known is stale. time() is the second that the coarse clock is in, and cheaper to ask for. */
     static inline long long fv_seconds(void) {
-        struct timespec t;
-        return clock_gettime(FV_WALL, &t) ? INT64_MAX : t.tv_sec;
+        time_t now = time(NULL);
+        return now < 0 ? INT64_MAX : now;
     }
 
     static inline double fv_monotonic(void) {
