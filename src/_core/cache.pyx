@@ -85,7 +85,7 @@ cdef class TokenCache:
         return fv_fold(words[0] ^ self.seed[0], words[1] ^ self.seed[1])
 
     cdef inline PyObject *find(self, const unsigned char *text, size_t size) noexcept:
-        """The claims of this very token, as a reference of the caller's, or NULL."""
+        """The claims of this very token, held for the caller, who has to let go of them; or NULL."""
         cdef PyObject *found = NULL
         cdef uint64_t hash
         cdef Place *place
@@ -98,7 +98,7 @@ cdef class TokenCache:
             for i in range(WAYS):
                 if place[i].hash == hash and place[i].claims != NULL and is_of(place[i].claims, text, size):
                     found = place[i].claims
-                    Py_INCREF(<object>found)
+                    hold(found)
                     break
         return found
 
@@ -122,7 +122,7 @@ cdef class TokenCache:
             place.claims = <PyObject *>claims
             self.size += 1
             self.bytes += cost
-        return let_go(evicted)
+        return drop_all(evicted)
 
     cdef Place *place_for(self, Place *places, uint64_t hash, Claims claims) noexcept:
         """The place of the same token, else an empty one, else the one that expires soonest."""
@@ -177,7 +177,7 @@ cdef class TokenCache:
                 if places[i].claims == <PyObject *>claims:
                     self.evict(&places[i], &evicted)
                     break
-        return let_go(evicted)
+        return drop_all(evicted)
 
     cdef int clear(self) except -1:
         cdef PyObject *evicted = NULL
@@ -186,10 +186,10 @@ cdef class TokenCache:
             for i in range(self.sets * WAYS):
                 if self.places[i].claims != NULL:
                     self.evict(&self.places[i], &evicted)
-        return let_go(evicted)
+        return drop_all(evicted)
 
 
-cdef int let_go(PyObject *evicted) except -1:
+cdef int drop_all(PyObject *evicted) except -1:
     """Drop the cache's references."""
     cdef Claims claims
     while evicted != NULL:
@@ -211,16 +211,6 @@ cdef inline bint is_of(PyObject *claims, const unsigned char *text, size_t size)
     return (<Claims>claims).size == size and (
         (<Claims>claims).text == text or memcmp((<Claims>claims).text, text, size) == 0
     )
-
-
-cdef inline Claims owned(PyObject *found):
-    """What `find` found, as an object or None."""
-    cdef Claims claims
-    if found == NULL:
-        return None
-    claims = <Claims>found
-    Py_DECREF(claims)
-    return claims
 
 
 cdef size_t sizeof_claims = Claims.__basicsize__

@@ -263,27 +263,34 @@ cdef class Verifier:
                 generation[0] = self.generation
             return self.ring
 
-    cdef inline Claims verified(self, object token, long long at):
+    cdef inline object verified(self, object token, long long at):
         cdef const unsigned char *text
         cdef size_t size
-        cdef Claims claims
         if not text_of(token, &text, &size):
             raise refusal(NOT_ASCII, "token")
-        claims = owned(self.cache.find(text, size))
-        if claims is not None and self.still_holds(claims, at):
-            count(&self.cache.hits, 1)
-            return claims
-        return self.cold(token, text, size, at)
+        return self.cached(text, size, at, token)
 
-    cdef inline bint still_holds(self, Claims claims, long long at) except -1:
+    cdef inline object cached(self, const unsigned char *text, size_t size, long long at, object token):
+        """The claims that are cached, if they still hold; else, with the token given, those of verifying it anew."""
+        cdef PyObject *known = self.cache.find(text, size)
+        if known != NULL:
+            try:
+                if self.still_holds(known, at):
+                    count(&self.cache.hits, 1)
+                    return <object>known
+            finally:
+                let_go(known)
+        return None if token is None else self.cold(token, text, size, at)
+
+    cdef inline bint still_holds(self, PyObject *known, long long at) except -1:
         """Read again all that may have changed since a cached token was verified; False if it must be verified anew."""
-        if load(&claims.generation) != load(&self.generation) and not self.still_keyed(claims):
+        if load(&(<Claims>known).generation) != load(&self.generation) and not self.still_keyed(<Claims>known):
             return False
-        if at >= claims.valid_until or at < claims.valid_from:
-            claims.check_times(at)
+        if at >= (<Claims>known).valid_until or at < (<Claims>known).valid_from:
+            (<Claims>known).check_times(at)
         if self.revocations is not None:
-            if load(&claims.epoch) != load(&self.revocations.epoch):
-                self.check_revoked(claims, at)
+            if load(&(<Claims>known).epoch) != load(&self.revocations.epoch):
+                self.check_revoked(<Claims>known, at)
             if self.revocations.fresh_until != NEVER:
                 self.check_fresh()
         return True
@@ -398,9 +405,8 @@ cdef class Verifier:
                 try:
                     if not isinstance(token, (str, bytes)) or not text_of(token, &text, &size):
                         raise refusal(NOT_ASCII, "token")
-                    claims = owned(self.cache.find(text, size))
-                    if claims is not None and self.still_holds(claims, at):
-                        count(&self.cache.hits, 1)
+                    claims = self.cached(text, size, at, None)
+                    if claims is not None:
                         results[i] = claims
                         continue
                     count(&self.cache.misses, 1)
@@ -430,8 +436,8 @@ cdef class Verifier:
                 try:
                     self.conclude(ring, &batch[i])
                     # The same token may stand in the batch twice.
-                    claims = owned(self.cache.find(batch[i].compact.text, batch[i].compact.size))
-                    if claims is None or not self.still_holds(claims, at):
+                    claims = self.cached(batch[i].compact.text, batch[i].compact.size, at, None)
+                    if claims is None:
                         claims = self.accept(tokens[batch[i].index], &batch[i], generation, at)
                     results[batch[i].index] = claims
                 except InvalidToken as error:
