@@ -12,6 +12,8 @@ Rows of fastverify:
   EVP             lazy with fast_crypto=False: signatures checked by libcrypto's own verification only
   cached          a token verified before; 1,000 revocations attached, their freshness checked
   cached, dict    the same, and a fresh dict
+  same str        cached; the very object each time, where cached is handed equal copies, as requests bring them
+  len()           a call of a function that is built in and does next to nothing
 ES256's tables are built beforehand (prepare_keys), as they are for a key that has been busy for a moment.
 
 "raw libcrypto" is the signature check alone by libcrypto's own verification with a prepared key, called from Python:
@@ -84,6 +86,8 @@ def python_turns(trial: harness.Trial, missing: Mapping[str, str]) -> dict[str, 
     checks = {"no-op call": harness.no_op, "raw libcrypto": trial.raw_signature()}
     checks |= {f"fastverify, {name}": check for name, check in ours(trial).items()}
     turns = {name: harness.turn(check, tokens) for name, check in checks.items()}
+    turns["fastverify, cached, same str"] = harness.turn(checks["fastverify, cached"], [trial.token] * len(tokens))
+    turns["len() of the token"] = harness.turn(len, tokens)
     for peer in PEERS:
         if peer.name not in missing and trial.algorithm in peer.algorithms:
             own = peer.trial(trial)

@@ -68,7 +68,7 @@ def peers(documents: Documents) -> str:
     groups = documents["peers"]["results"]["python"]
     fullest_first = sorted(groups.values(), key=len, reverse=True)
     names = list(dict.fromkeys(name for rows in fullest_first for name in rows if name != "no-op call"))
-    others = [name for name in names if not name.startswith(("fastverify", "raw"))]
+    others = [name for name in names if not name.startswith(("fastverify", "raw", "len"))]
     body = [[bold(name), *(micro(rows, name) for rows in groups.values())] for name in names]
     for ours in ("lazy", "dict"):
         ahead = [lead(rows, f"fastverify, {ours}", others) for rows in groups.values()]

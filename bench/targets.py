@@ -46,10 +46,11 @@ def share_of(group: str, ours: str, limit: str) -> Callable[[Documents], float]:
     return lambda documents: cpu(documents, group, f"fastverify, {ours}") / cpu(documents, group, limit)
 
 
-def hit_to_call(documents: Documents) -> float:
+def hit_to_call(row: str) -> Callable[[Documents], float]:
     """A cache hit in no-op calls, of the algorithm where it is most."""
-    groups = documents["peers"]["python"]
-    return max(share_of(group, "cached", "no-op call")(documents) for group in groups)
+    return lambda documents: max(
+        share_of(group, row, "no-op call")(documents) for group in documents["peers"]["python"]
+    )
 
 
 def session_to_call(documents: Documents) -> float:
@@ -77,7 +78,8 @@ def growth(documents: Documents) -> float:
 
 
 TARGETS = (
-    Target("P1", "cache hit, in no-op calls of Python (the worst algorithm)", 1.6, False, hit_to_call),
+    Target("P1", "cache hit of the same str, in no-op calls of Python", 1.6, False, hit_to_call("cached, same str")),
+    Target("P1", "cache hit of an equal copy, in no-op calls of Python", 1.6, False, hit_to_call("cached")),
     Target("P1", "cache hit, RS256: times as fast as PyJWT", 800, True, times_faster("RS256", "cached", "PyJWT")),
     Target("P2", "HS256 cold: times as fast as PyJWT", 40, True, times_faster("HS256", "lazy", "PyJWT")),
     Target("P2", "HS256 cold, dict: times as fast as PyJWT", 24, True, times_faster("HS256", "dict", "PyJWT")),
