@@ -10,7 +10,6 @@ import gc
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 
@@ -132,32 +131,6 @@ def test_a_batch_that_is_broken_off_gives_everything_back(algorithm: str) -> Non
     assert verifier.cache_info().size == 0
     table.fresh_until = float("inf")
     assert [type(result).__name__ for result in verifier.verify_many(tokens, now=NOW)][-3:] == ["Claims"] * 3
-
-
-@counts_bytes
-def test_contexts_beyond_those_that_a_key_keeps_are_freed() -> None:
-    """More threads inside than a key keeps contexts for (64), each busy with a long message."""
-    key = make_key("RS256")
-    verifying, message = key.verifying, bytes(8_000_000)
-    signature = key.sign(message)
-    verdicts: list[bool] = []
-
-    def work() -> None:
-        start = threading.Barrier(80)
-
-        def verify() -> None:
-            start.wait()
-            verdicts.append(verifying.verify(message, signature))
-
-        threads = [threading.Thread(target=verify) for _ in range(80)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert verdicts == [True] * 80
-        verdicts.clear()
-
-    assert kept_by(work, 2) < 2 * 2000
 
 
 # --- a great many ---
