@@ -190,7 +190,7 @@ def prepared(key, **options):
 
 def states():
     info = openssl_info()
-    return {info["fast_ecdsa"], info["fast_rsa"]}
+    return {state for name, state in info.items() if name.startswith("fast_")}
 
 def evp_decides():
     assert states() == {"off: it contradicted EVP"}
@@ -201,6 +201,9 @@ def evp_decides():
             assert raised(verifier.verify, damaged(token_of(other)), now=NOW) is errors.InvalidSignature
         assert verifier.verify(token_of(other), now=NOW)["sub"] == "user-1"
         assert verifier.crypto_info()[:5] == (0, 4, 0, 0, 0)
+    other = make_key("HS256", "other")
+    assert raised(prepared(other).verify, damaged(token_of(other)), now=NOW) is errors.InvalidSignature
+    assert prepared(other).verify(token_of(other), now=NOW)["sub"] == "user-1"
 """
 
 AT_ONCE = """
