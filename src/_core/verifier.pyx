@@ -270,13 +270,16 @@ cdef class Verifier:
             raise refusal(NOT_ASCII, "token")
         return self.cached(text, size, at, token)
 
-    cdef inline object cached(self, const unsigned char *text, size_t size, long long at, object token):
-        """The claims that are cached, if they still hold; else, with the token given, those of verifying it anew."""
+    cdef inline object cached(self, const unsigned char *text, size_t size, long long at, object token, int hits=1):
+        """The claims that are cached, if they still hold; else, with the token given, those of verifying it anew.
+
+        `hits`: what it counts for; 0 where the token has been counted before.
+        """
         cdef PyObject *known = self.cache.find(text, size)
         if known != NULL:
             try:
                 if self.still_holds(known, at):
-                    count(&self.cache.hits, 1)
+                    count(&self.cache.hits, hits)
                     return <object>known
             finally:
                 let_go(known)
@@ -436,7 +439,7 @@ cdef class Verifier:
                 try:
                     self.conclude(ring, &batch[i])
                     # The same token may stand in the batch twice.
-                    claims = self.cached(batch[i].compact.text, batch[i].compact.size, at, None)
+                    claims = self.cached(batch[i].compact.text, batch[i].compact.size, at, None, 0)
                     if claims is None:
                         claims = self.accept(tokens[batch[i].index], &batch[i], generation, at)
                     results[batch[i].index] = claims
