@@ -46,7 +46,7 @@ LEFT_OUT = {
     "tests/test_rotation_stateful.py": "about Lua and the flows",
     "tests/test_keys.py::test_making_and_dropping_keys_leaks_nothing": "measures memory, and here freed memory is kept",
     "tests/test_manager.py::test_a_burst_of_calls_on_one_event_loop_is_served": "needs a store at its usual speed",
-    "tests/test_fast_paths.py::test_a_child_builds_the_table_that_it_lacks": "forks beside a thread that allocates, and "
+    "tests/test_fast_paths.py::test_a_child_builds_the_table_that_it_lacks": "forks beside a thread that allocates: "
     "the sanitizer's allocator may then be locked in the child for good",
 }
 
