@@ -1,7 +1,7 @@
 """Stores: Redis or Valkey behind one door, ``open_store(url)``."""
 
-from .calls import Call, Flow
+from .calls import Call, Flow, Pause
 from .driver import AsyncStore, Store, drive, drive_async
 from .urls import open_store
 
-__all__ = ["AsyncStore", "Call", "Flow", "Store", "drive", "drive_async", "open_store"]
+__all__ = ["AsyncStore", "Call", "Flow", "Pause", "Store", "drive", "drive_async", "open_store"]

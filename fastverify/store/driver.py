@@ -38,7 +38,7 @@ from redis.exceptions import DataError, MaxConnectionsError, RedisError, Respons
 from redis.retry import Retry
 
 from ..errors import ConfigError, StoreUnavailable
-from .calls import Call, Flow, T
+from .calls import Call, Flow, Pause, T
 from .faults import FAULTS, unavailable
 from .talks import Command, Talk, check_requirements, run_scripts
 
@@ -415,9 +415,17 @@ async def _disturbed_async(connection: AsyncConnection) -> bool:
 def drive(store: Store, flow: Flow[T]) -> T:
     """Run a flow to its end on a store and return its result. What the store raises ends the flow."""
     try:
-        call = next(flow)
+        asked = next(flow)
         while True:
-            call = flow.send(store.run(call))
+            reply = None
+            match asked:
+                case Call():
+                    reply = store.run(asked)
+                case Pause():
+                    time.sleep(asked.seconds)
+                case _:
+                    reply = store.run_many(asked)
+            asked = flow.send(reply)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     finally:
@@ -427,9 +435,17 @@ def drive(store: Store, flow: Flow[T]) -> T:
 async def drive_async(store: AsyncStore, flow: Flow[T]) -> T:
     """As ``drive``, under asyncio."""
     try:
-        call = next(flow)
+        asked = next(flow)
         while True:
-            call = flow.send(await store.run(call))
+            reply = None
+            match asked:
+                case Call():
+                    reply = await store.run(asked)
+                case Pause():
+                    await asyncio.sleep(asked.seconds)
+                case _:
+                    reply = await store.run_many(asked)
+            asked = flow.send(reply)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     finally:

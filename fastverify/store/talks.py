@@ -29,7 +29,8 @@ def run_scripts(calls: Sequence[Call]) -> Talk[list[Any]]:
         texts = [("EVAL", script(calls[n].script).text, 1, calls[n].tag, *calls[n].args) for n in unknown]
         for n, reply in zip(unknown, (yield texts), strict=True):
             replies[n] = reply
-    return _without_errors(replies)
+    results = _without_errors(replies)
+    return [(reply, None) if call.durable else reply for call, reply in zip(calls, results, strict=True)]
 
 
 def check_requirements() -> Talk[None]:
