@@ -209,10 +209,11 @@ def scripted_server() -> Iterator[Callable[[bytes], str]]:
 
 def _recite(listener: socket.socket, reply: bytes) -> None:
     with suppress(OSError):
-        client, _ = listener.accept()
-        with client:
-            while data := client.recv(65536):
-                client.sendall(reply * data.count(b"*"))  # each command starts with one
+        while True:
+            client, _ = listener.accept()
+            with client, suppress(OSError):
+                while data := client.recv(65536):
+                    client.sendall(reply * data.count(b"*"))  # each command starts with one
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from fix_stores import PATIENT, WAIT, Launch, LaunchedServer, debian_redis
+from fix_stores import PATIENT, WAIT, Launch, LaunchedServer, debian_redis, return_greeting
 
 from fastverify.errors import ConfigError, StoreUnavailable
 from fastverify.store import Call, open_store
@@ -220,8 +220,9 @@ def test_a_replica_refuses_writes_and_is_named_one(launch: Launch, open_driver, 
 def test_each_kind_of_refusal_is_named_and_says_when_to_try_again(
     scripted_server, open_driver, call, error, retry_after
 ):
+    driver = open_driver(scripted_server(f"-{error}\r\n".encode()), total=0.3)  # for so long some are tried again
     with pytest.raises(StoreUnavailable, match=rf"\({error.partition(' ')[0]}\)$") as caught:
-        open_driver(scripted_server(f"-{error}\r\n".encode())).run(call(ECHO, "x"))
+        driver.run(call(ECHO, "x"))
     assert caught.value.retry_after == retry_after
 
 
@@ -351,12 +352,14 @@ def test_replies_that_are_too_late_taken_together_reach_nobody_either(open_drive
 
     def serve() -> None:
         with listener.accept()[0] as first, suppress(ConnectionError):
+            return_greeting(first)
             first.recv(65536)
             time.sleep(0.4)
             first.sendall(b"$5\r\nfirst\r\n")
             if first.recv(65536):
                 first.sendall(b"$9\r\nleft over\r\n")
         with listener.accept()[0] as second:
+            return_greeting(second)
             second.recv(65536)
             second.sendall(b"$5\r\nafter\r\n")
 
