@@ -20,7 +20,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -376,7 +376,7 @@ class Follower:
             self._polls += 1
             this = self._polls
         self._take_hinted()
-        self._follow(list(self._shards.values()))
+        self._follow_all()
         sent = self._monotonic()
         state = self._keep_ring()
         if state.placement != self._placement:
@@ -397,6 +397,17 @@ class Follower:
             self._next_sweep = self._monotonic() + _SWEEP
             # By both clocks: what is forgotten does not come back when a clock that had jumped is put right.
             self._table.discard_expired(min(int(self._wall()), state.now // 1000))
+
+    def _follow_all(self) -> None:
+        shards = list(self._shards.values())
+        try:
+            self._follow(shards)
+        except StoreUnavailable:
+            if self._table.when_stale == "allow":  # it goes on serving: by what the other shards still say, at least
+                for shard in shards:
+                    with suppress(StoreUnavailable):
+                        self._follow([shard])
+            raise
 
     def _follow(self, shards: list[_Shard]) -> None:
         """Catch up with these shards."""
