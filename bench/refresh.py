@@ -20,6 +20,7 @@ old one is theft, and garbage is refused. At the end the store must have counted
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import sys
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("--processes", default=",".join(map(str, PROCESSES)), help="numbers, comma-separated")
     arguments = parser.parse_args()
     numbers = sorted({int(number) for number in arguments.processes.split(",")})
+    logging.getLogger("fastverify").addHandler(logging.NullHandler())
     with tempfile.TemporaryDirectory() as folder, stores.server(Path(folder)) as server:
         prove(server)
         workers = [Worker(server.url) for _ in range(numbers[-1])]
