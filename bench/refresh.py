@@ -10,11 +10,12 @@ refresh   of 50 sessions at once (asyncio) or one a thread: parse and check the 
 
 Under asyncio 50 tasks share a client, on uvloop where it is installed and on asyncio's own loop; blocking code runs in
 one thread and in eight. All take turns within each round. "Share" is the rate of refreshes to that of EVALSHA of the
-same kind, taken within each round, on the wall and by CPU time of the client; what the server takes is in the wall time.
+same kind, taken within each round: on the wall, where the server's part shows, and by CPU time of the client.
 
-Sessions here are strict (`exchange_seconds=0`), so that each refresh rotates; else a token handed out a moment ago would
-be answered as it is. Proven first: a refresh gives another token of the next generation, its access token verifies, the
-old one is theft, and garbage is refused. At the end the store must have counted as many rotations as were timed.
+Sessions here are strict (`exchange_seconds=0`), so that each refresh rotates; else a token handed out a moment ago
+would be answered as it is. Proven first: a refresh gives another token of the next generation, its access token
+verifies, the old one is theft, and garbage is refused. In the end the generation of each session must be the same in
+the store and in its last access token.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class Worker:
     def check(self) -> None:
         """Let it compare what it did with what the store has counted."""
         self.begin("", 0)
-        expect(self.receive(), "the store has counted another number of rotations")
+        expect(self.receive(), "the store knows another generation than the last token")
 
     def close(self) -> None:
         self._ours.close()
