@@ -1,0 +1,148 @@
+"""What grows with the number of sessions, and what does not: refreshes, and the store's memory.
+
+    python bench/growth.py [--sessions 10000,1000000] [--rounds 15] [--json FILE]
+
+A server for each number, filled by the library's own flow and script. Then refreshes of random sessions, one after
+another, in turns: wall and CPU time of the client, and what the server itself says that a script call took it. Memory
+is the growth of `used_memory` divided by the sessions, and MEMORY USAGE of one record and of one user's index.
+
+Look-ups of revoked sessions by the size of the table are in bench/revoked.py, entries in the store in
+bench/revocations.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import harness
+import stores
+from fastverify import Sessions
+from fastverify.session import handle_bytes
+from fastverify.store import open_store
+
+SESSIONS = (10_000, 1_000_000)
+#: Random ones of them that are refreshed, in turn.
+SAMPLE = 2_000
+ROUND_SECONDS = 0.25
+PROCESSES = 2
+A_PART = 25_000
+PAYLOAD = {"role": "editor", "permissions": ["read", "write", "share"], "plan": "team", "locale": "en-GB"}
+
+
+def main() -> int:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--sessions", default=",".join(map(str, SESSIONS)), help="numbers, comma-separated")
+    arguments = parser.parse_args()
+    logging.getLogger("fastverify").addHandler(logging.NullHandler())
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        filled = {int(number): Filled(stack, folder / number, int(number)) for number in arguments.sessions.split(",")}
+        turns = {f"{number:,} sessions": one.refresh for number, one in filled.items()}
+        for one in filled.values():
+            one.server.client().config_resetstat()
+        timings = harness.run(turns, arguments.rounds, "refresh", calls_a_pass=1, seconds=ROUND_SECONDS)
+        rows = harness.to_json(timings)
+        for (name, row), one in zip(rows.items(), filled.values(), strict=True):
+            row |= {"server_us_a_call": one.server_time(), **one.memory}
+            one.prove()
+        environment = harness.environment("redis", "hiredis") | {"server": next(iter(filled.values())).server.version()}
+    wall = [timing.wall for timing in timings.values()]
+    ratio = [large / small for small, large in zip(wall[0], wall[-1], strict=True)]
+    results = {"refresh": rows, "ratio": harness.figures(ratio)}
+    harness.progress("")
+    harness.publish(arguments.json, "growth", environment, results, layout(results))
+    return 0
+
+
+class Filled:
+    """A server with so many sessions, some of which are refreshed again and again."""
+
+    def __init__(self, stack: ExitStack, folder: Path, number: int) -> None:
+        self.server = stack.enter_context(stores.server(folder, **{"auto-aof-rewrite-percentage": "0"}))
+        self._sessions = stack.enter_context(Sessions.connect(self.server.url, stores.settings(exchange_seconds=0)))
+        before = self.server.memory
+        self._tokens = fill(self.server.url, number)
+        random.Random(5).shuffle(self._tokens)
+        self._next = 0
+        self.memory = {"store_bytes_a_session": (self.server.memory - before) / number, **self._of_one()}
+
+    def refresh(self, passes: int) -> tuple[float, float]:
+        return harness.turn(self._refresh, (None,))(passes)
+
+    def _refresh(self, _: None) -> None:
+        place = self._next
+        self._next = (place + 1) % len(self._tokens)
+        self._tokens[place] = self._sessions.refresh(self._tokens[place]).refresh_token
+
+    def _of_one(self) -> dict[str, float]:
+        issued = self._sessions.create("one user", payload=PAYLOAD)
+        raw, authority = handle_bytes(issued.session.handle), self._sessions.gateway.authority
+        with self.server.client() as client:
+            return {
+                "record_bytes": client.memory_usage(f"{authority.tag_of_handle(raw)}:s:{issued.session.handle}"),
+                "index_bytes": client.memory_usage(f"{authority.tag_of_user('one user')}:u:one user"),
+            }
+
+    def server_time(self) -> float:
+        """Microseconds that the server says a script call took it, of both trips alike."""
+        with self.server.client() as client:
+            return float(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
+
+    def prove(self) -> None:
+        """End the program if one of the sessions is not there any more, or its token does not go on."""
+        for token in self._tokens[:50]:
+            if not self._sessions.refresh(token).refresh_token_changed:
+                raise SystemExit("growth: a refresh did not rotate")
+
+
+def fill(url: str, number: int) -> list[str]:
+    """Make the sessions, in several processes; the refresh tokens of some."""
+    parts = [(url, first, min(A_PART, number - first), SAMPLE / number) for first in range(0, number, A_PART)]
+    tokens: list[str] = []
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as executor:
+        for done, some in enumerate(executor.map(fill_part, *zip(*parts, strict=True))):
+            tokens += some
+            harness.progress(f"{min((done + 1) * A_PART, number):,} of {number:,} sessions")
+    return tokens
+
+
+def fill_part(url: str, first: int, number: int, chance: float) -> list[str]:
+    numbers, store = random.Random(first), open_store(url, command=10.0, total=30.0)
+    with Sessions(store, stores.settings(exchange_seconds=0)) as sessions:
+        sessions.jwks()
+        users = (f"user-{os.getpid()}-{first + n}" for n in range(number))
+        made = stores.create_many(store, sessions.gateway.authority, users, payload=PAYLOAD)
+        return [issued.refresh_token for issued in made if numbers.random() < chance]
+
+
+def layout(results: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f"{row['wall']['median']:.0f}",
+            f"{row['wall']['low']:.0f} - {row['wall']['high']:.0f}",
+            f"{row['cpu']['median']:.0f}",
+            f"{row['server_us_a_call']:.1f}",
+            *(f"{row[key]:,.0f}" for key in ("store_bytes_a_session", "record_bytes", "index_bytes")),
+        ]
+        for name, row in results["refresh"].items()
+    ]
+    head = ["refresh, of", "wall us", "middle half", "client CPU", "server us", "B/session", "record", "index"]
+    table = harness.layout(head, rows, widths=(24, 10, 18, 12, 11, 11, 9, 8))
+    ratio = results["ratio"]
+    return (
+        f"{table}\n\nlargest to smallest, on the wall: {ratio['median']:.2f} ({ratio['low']:.2f} - {ratio['high']:.2f})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
