@@ -2,7 +2,7 @@
 
     python bench/growth.py [--sessions 10000,1000000] [--rounds 15] [--json FILE]
 
-A server for each number, filled by the library's own flow and script. Then refreshes of random sessions, one after
+A server for each number, filled by the library's own script. Then refreshes of random sessions, one after
 another, in turns: wall and CPU time of the client, and what the server itself says that a script call took it. Memory
 is the growth of `used_memory` divided by the sessions, and MEMORY USAGE of one record and of one user's index.
 
@@ -51,7 +51,7 @@ def main() -> int:
             one.server.client().config_resetstat()
         timings = harness.run(turns, arguments.rounds, "refresh", calls_a_pass=1, seconds=ROUND_SECONDS)
         rows = harness.to_json(timings)
-        for (name, row), one in zip(rows.items(), filled.values(), strict=True):
+        for row, one in zip(rows.values(), filled.values(), strict=True):
             row |= {"server_us_a_call": one.server_time(), **one.memory}
             one.prove()
         environment = harness.environment("redis", "hiredis") | {"server": next(iter(filled.values())).server.version()}
@@ -120,8 +120,8 @@ def fill_part(url: str, first: int, number: int, chance: float) -> list[str]:
     with Sessions(store, stores.settings(exchange_seconds=0)) as sessions:
         sessions.jwks()
         users = (f"user-{os.getpid()}-{first + n}" for n in range(number))
-        made = stores.create_many(store, sessions.gateway.authority, users, payload=PAYLOAD)
-        return [issued.refresh_token for issued in made if numbers.random() < chance]
+        made = stores.create_many(store, sessions.gateway.authority, users, PAYLOAD)
+        return [token for token in made if numbers.random() < chance]
 
 
 def layout(results: dict[str, Any]) -> str:

@@ -263,8 +263,8 @@ class Service:
         with Sessions(store, config()) as sessions:
             sessions.jwks()
             users = (f"user-{part.number}-{n}" for n in range(part.sessions))
-            for issued in stores.create_many(store, sessions.gateway.authority, users, payload=PAYLOAD):
-                self._fleet.append(issued.refresh_token)
+            for token in stores.create_many(store, sessions.gateway.authority, users, PAYLOAD):
+                self._fleet.append(token)
                 if not len(self._fleet) % 5_000:
                     self._pipe.send(("filling", len(self._fleet)))
         self._pipe.send(("filled", len(self._fleet)))
