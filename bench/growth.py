@@ -6,6 +6,9 @@ A server for each number, filled by the library's own script. Then refreshes of 
 another, in turns: wall and CPU time of the client, and what the server itself says that a script call took it. Memory
 is the growth of `used_memory` divided by the sessions, and MEMORY USAGE of one record and of one user's index.
 
+Costs, on the smallest of them, are what the server spent: its CPU time as the system counts it, bytes in and out, bytes
+of the append-only file, and memory; of a refresh, a sign-in, a revocation, and a verifier that follows for a second.
+
 Look-ups of revoked sessions by the size of the table are in bench/revoked.py, entries in the store in
 bench/revocations.py.
 """
@@ -18,8 +21,12 @@ import os
 import random
 import sys
 import tempfile
+import time
+import uuid
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +42,8 @@ SAMPLE = 2_000
 ROUND_SECONDS = 0.25
 PROCESSES = 2
 A_PART = 25_000
+#: Operations of each kind whose cost is taken, and seconds of following.
+OPERATIONS, FOLLOWING = 2_000, 10.0
 PAYLOAD = {"role": "editor", "permissions": ["read", "write", "share"], "plan": "team", "locale": "en-GB"}
 
 
@@ -54,10 +63,11 @@ def main() -> int:
         for row, one in zip(rows.values(), filled.values(), strict=True):
             row |= {"server_us_a_call": one.server_time(), **one.memory}
             one.prove()
+        costs = next(iter(filled.values())).costs()
         environment = harness.environment("redis", "hiredis") | {"server": next(iter(filled.values())).server.version()}
     wall = [timing.wall for timing in timings.values()]
     ratio = [large / small for small, large in zip(wall[0], wall[-1], strict=True)]
-    results = {"refresh": rows, "ratio": harness.figures(ratio)}
+    results = {"refresh": rows, "ratio": harness.figures(ratio), "costs": costs}
     harness.progress("")
     harness.publish(arguments.json, "growth", environment, results, layout(results))
     return 0
@@ -92,6 +102,36 @@ class Filled:
                 "index_bytes": client.memory_usage(f"{authority.tag_of_user('one user')}:u:one user"),
             }
 
+    def costs(self) -> dict[str, dict[str, float]]:
+        """What the server spends on one of each."""
+        sessions = self._sessions
+        users = iter(range(OPERATIONS))
+        revoke = partial(repeat, OPERATIONS, lambda: sessions.revoke(str(uuid.uuid4())))
+        sign_in = partial(repeat, OPERATIONS, lambda: sessions.create(f"new-{next(users)}", payload=PAYLOAD))
+        return {
+            "a refresh": self._spent(OPERATIONS, partial(repeat, OPERATIONS, lambda: self._refresh(None))),
+            "a sign-in": self._spent(OPERATIONS, sign_in),
+            "a revocation": self._spent(OPERATIONS, revoke),
+            "a verifier, each second": self._spent(FOLLOWING, partial(time.sleep, FOLLOWING)),
+        }
+
+    def _spent(self, number: float, work: Callable[[], None]) -> dict[str, float]:
+        before = self._counters()
+        work()
+        after = self._counters()
+        return {name: (after[name] - before[name]) / number for name in after}
+
+    def _counters(self) -> dict[str, float]:
+        with self.server.client() as client:
+            info = client.info("everything")
+        return {
+            "server_us": 1e6 * (info["used_cpu_sys"] + info["used_cpu_user"]),
+            "bytes_in": info["total_net_input_bytes"],
+            "bytes_out": info["total_net_output_bytes"],
+            "file_bytes": info["aof_current_size"],
+            "memory_bytes": info["used_memory_dataset"],
+        }
+
     def server_time(self) -> float:
         """Microseconds that the server says a script call took it, of both trips alike."""
         with self.server.client() as client:
@@ -99,9 +139,16 @@ class Filled:
 
     def prove(self) -> None:
         """End the program if one of the sessions is not there any more, or its token does not go on."""
-        for token in self._tokens[:50]:
-            if not self._sessions.refresh(token).refresh_token_changed:
+        for place, token in enumerate(self._tokens[:50]):
+            issued = self._sessions.refresh(token)
+            if not issued.refresh_token_changed:
                 raise SystemExit("growth: a refresh did not rotate")
+            self._tokens[place] = issued.refresh_token
+
+
+def repeat(times: int, operation: Callable[[], object]) -> None:
+    for _ in range(times):
+        operation()
 
 
 def fill(url: str, number: int) -> list[str]:
@@ -138,10 +185,15 @@ def layout(results: dict[str, Any]) -> str:
     ]
     head = ["refresh, of", "wall us", "middle half", "client CPU", "server us", "B/session", "record", "index"]
     table = harness.layout(head, rows, widths=(24, 10, 18, 12, 11, 11, 9, 8))
+    rows = [
+        [name, *(f"{row[key]:,.0f}" for key in ("server_us", "bytes_in", "bytes_out", "file_bytes", "memory_bytes"))]
+        for name, row in results["costs"].items()
+    ]
+    head = ["the server spends on", "CPU us", "bytes in", "bytes out", "file bytes", "memory"]
+    costs = harness.layout(head, rows, widths=(28, 10, 12, 12, 12, 10))
     ratio = results["ratio"]
-    return (
-        f"{table}\n\nlargest to smallest, on the wall: {ratio['median']:.2f} ({ratio['low']:.2f} - {ratio['high']:.2f})"
-    )
+    span = f"{ratio['low']:.2f} - {ratio['high']:.2f}"
+    return f"{table}\n\nlargest to smallest, on the wall: {ratio['median']:.2f} (middle half {span})\n\n{costs}"
 
 
 if __name__ == "__main__":
