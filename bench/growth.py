@@ -7,7 +7,8 @@ another, in turns: wall and CPU time of the client, and what the server itself s
 is the growth of `used_memory` divided by the sessions, and MEMORY USAGE of one record and of one user's index.
 
 Costs, on the smallest of them, are what the server spent: its CPU time as the system counts it, bytes in and out, bytes
-of the append-only file, and memory; of a refresh, a sign-in, a revocation, and a verifier that follows for a second.
+of the append-only file, and memory; of a refresh, a sign-in, a revocation, a verifier that follows for a second, and of
+what each verifier asks for when it hears of a revocation. What a server does when idle is taken off.
 
 Look-ups of revoked sessions by the size of the table are in bench/revoked.py, entries in the store in
 bench/revocations.py.
@@ -15,6 +16,7 @@ bench/revocations.py.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -32,7 +34,7 @@ from typing import Any
 
 import harness
 import stores
-from fastverify import Sessions
+from fastverify import Sessions, SessionVerifier
 from fastverify.session import handle_bytes
 from fastverify.store import open_store
 
@@ -42,8 +44,9 @@ SAMPLE = 2_000
 ROUND_SECONDS = 0.25
 PROCESSES = 2
 A_PART = 25_000
-#: Operations of each kind whose cost is taken, and seconds of following.
-OPERATIONS, FOLLOWING = 2_000, 10.0
+#: Operations of each kind whose cost is taken; verifiers that follow, for how many seconds, and revocations meanwhile.
+OPERATIONS, VERIFIERS, FOLLOWING, HINTS = 2_000, 4, 8.0, 400
+COSTS = ("server_us", "bytes_in", "bytes_out", "file_bytes", "memory_bytes")
 PAYLOAD = {"role": "editor", "permissions": ["read", "write", "share"], "plan": "team", "locale": "en-GB"}
 
 
@@ -104,16 +107,34 @@ class Filled:
 
     def costs(self) -> dict[str, dict[str, float]]:
         """What the server spends on one of each."""
-        sessions = self._sessions
-        users = iter(range(OPERATIONS))
-        revoke = partial(repeat, OPERATIONS, lambda: sessions.revoke(str(uuid.uuid4())))
-        sign_in = partial(repeat, OPERATIONS, lambda: sessions.create(f"new-{next(users)}", payload=PAYLOAD))
-        return {
-            "a refresh": self._spent(OPERATIONS, partial(repeat, OPERATIONS, lambda: self._refresh(None))),
-            "a sign-in": self._spent(OPERATIONS, sign_in),
-            "a revocation": self._spent(OPERATIONS, revoke),
-            "a verifier, each second": self._spent(FOLLOWING, partial(time.sleep, FOLLOWING)),
+        sessions, users = self._sessions, itertools.count()
+        operations: dict[str, Callable[[], object]] = {
+            "a refresh": lambda: self._refresh(None),
+            "a sign-in": lambda: sessions.create(f"new-{next(users)}", payload=PAYLOAD),
+            "a revocation": self._revoke,
         }
+        found = {name: self._spent(OPERATIONS, partial(repeat, OPERATIONS, one)) for name, one in operations.items()}
+        alone, among = self._following(0), self._following(VERIFIERS)
+        for name, (own, theirs) in zip(
+            ("a verifier, each second", "a revocation's hint, for each verifier"),
+            zip(alone, among, strict=True),
+            strict=True,
+        ):
+            found[name] = {key: (theirs[key] - own[key]) / VERIFIERS for key in own if key != "memory_bytes"}
+        return found
+
+    def _following(self, verifiers: int) -> tuple[dict[str, float], dict[str, float]]:
+        """With so many verifiers beside the service: a second of nothing, and what a revocation adds to it."""
+        with ExitStack() as stack:
+            for _ in range(verifiers):
+                verifier = SessionVerifier.connect(self.server.url, issuer=self._sessions.config.issuer)
+                stack.enter_context(verifier)
+            idle = self._spent(FOLLOWING, partial(time.sleep, FOLLOWING))
+            busy = self._spent(FOLLOWING, partial(repeat, HINTS, self._revoke, pace=FOLLOWING / HINTS))
+        return idle, {name: (busy[name] - idle[name]) * FOLLOWING / HINTS for name in idle}
+
+    def _revoke(self) -> None:
+        self._sessions.revoke(str(uuid.uuid4()))
 
     def _spent(self, number: float, work: Callable[[], None]) -> dict[str, float]:
         before = self._counters()
@@ -146,9 +167,13 @@ class Filled:
             self._tokens[place] = issued.refresh_token
 
 
-def repeat(times: int, operation: Callable[[], object]) -> None:
-    for _ in range(times):
+def repeat(times: int, operation: Callable[[], object], pace: float = 0) -> None:
+    """So often, with so many seconds from one beginning to the next at least."""
+    begin = time.monotonic()
+    for number in range(times):
         operation()
+        if pace:
+            time.sleep(max(0.0, begin + (number + 1) * pace - time.monotonic()))
 
 
 def fill(url: str, number: int) -> list[str]:
@@ -186,11 +211,10 @@ def layout(results: dict[str, Any]) -> str:
     head = ["refresh, of", "wall us", "middle half", "client CPU", "server us", "B/session", "record", "index"]
     table = harness.layout(head, rows, widths=(24, 10, 18, 12, 11, 11, 9, 8))
     rows = [
-        [name, *(f"{row[key]:,.0f}" for key in ("server_us", "bytes_in", "bytes_out", "file_bytes", "memory_bytes"))]
-        for name, row in results["costs"].items()
+        [name, *(f"{row[key]:,.0f}" if key in row else "" for key in COSTS)] for name, row in results["costs"].items()
     ]
     head = ["the server spends on", "CPU us", "bytes in", "bytes out", "file bytes", "memory"]
-    costs = harness.layout(head, rows, widths=(28, 10, 12, 12, 12, 10))
+    costs = harness.layout(head, rows, widths=(42, 10, 12, 12, 12, 10))
     ratio = results["ratio"]
     span = f"{ratio['low']:.2f} - {ratio['high']:.2f}"
     return f"{table}\n\nlargest to smallest, on the wall: {ratio['median']:.2f} (middle half {span})\n\n{costs}"

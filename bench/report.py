@@ -261,6 +261,14 @@ def growth(documents: Documents) -> str:
     return markdown([*head, "store, bytes a session", "record", "index"], body)
 
 
+def costs(documents: Documents) -> str:
+    keys = ("server_us", "bytes_in", "bytes_out", "file_bytes", "memory_bytes")
+    rows = documents["growth"]["results"]["costs"].items()
+    body = [[name, *(f"{row[key]:,.0f}" if key in row else "" for key in keys)] for name, row in rows]
+    head = ["the server spends on", "CPU, µs", "bytes in", "bytes out", "bytes of the file", "bytes of memory"]
+    return markdown(head, body)
+
+
 def soak(documents: Documents) -> str:
     """A run: what it was of, and every operation."""
     results = documents["soak"]["results"]
@@ -306,6 +314,7 @@ TABLES: dict[str, Callable[[Documents], str]] = {
     "reach": reach,
     "bootstrap": bootstrap,
     "growth": growth,
+    "costs": costs,
     "soak": soak,
     "targets": asked,
     "environment": environment,

@@ -193,11 +193,17 @@ def test_growth_refreshes_in_a_small_store_and_in_a_larger_one(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(growth, "ROUND_SECONDS", 0.01)
+    monkeypatch.setattr(growth, "OPERATIONS", 50)
+    monkeypatch.setattr(growth, "FOLLOWING", 1.0)
+    monkeypatch.setattr(growth, "HINTS", 20)
     results = run(growth, "--sessions", "100,600")["results"]
     rows = results["refresh"]
     assert list(rows) == ["100 sessions", "600 sessions"]
     assert all(row["store_bytes_a_session"] > row["record_bytes"] > 200 for row in rows.values())
-    assert "| 600 sessions |" in report.growth({"growth": {"results": results}})
+    costs = results["costs"]
+    assert costs["a refresh"]["bytes_in"] > 100 and costs["a verifier, each second"]["bytes_in"] > 500
+    documents = {"growth": {"results": results}}
+    assert "| 600 sessions |" in report.growth(documents) and "| a revocation |" in report.costs(documents)
 
 
 def test_soak_counts_operations_and_finds_no_breach_when_the_server_stands_still(
