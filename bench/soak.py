@@ -66,8 +66,8 @@ POOL = 5_000
 BURST = 0.01
 REPORT = 1.0
 INTERVALS = 300
-#: Seconds that a server started again may take to read its files.
-RESTART_SECONDS = 300.0
+#: Seconds that a process waits for the store when it starts.
+PATIENCE = stores.READY_SECONDS
 #: Seconds before a kill of which a server that syncs every second may forget the writes, and some after it.
 FORGETS = 3.0
 #: Seconds beyond B until a revoked token that is still accepted is a breach: what a busy machine may take to look.
@@ -271,7 +271,7 @@ class Service:
 
     async def work(self) -> None:
         """Until the parent says that it is over."""
-        async with AsyncSessions.connect(self._part.url, config(), wait=RESTART_SECONDS) as sessions:
+        async with AsyncSessions.connect(self._part.url, config(), wait=PATIENCE) as sessions:
             self._pipe.send(("ready", None))
             await asyncio.to_thread(self._pipe.recv)
             paces = [
@@ -375,7 +375,7 @@ class Gateway:
 
     def work(self) -> None:
         begin = time.monotonic()
-        with SessionVerifier.connect(self._part.url, issuer=config().issuer, wait=RESTART_SECONDS) as verifier:
+        with SessionVerifier.connect(self._part.url, issuer=config().issuer, wait=PATIENCE) as verifier:
             self._pipe.send(("ready", time.monotonic() - begin))
             self._pipe.recv()
             pace = Pace(self._part.verifications, lambda: self._tally)
@@ -535,7 +535,7 @@ class Soak:
             pipe.send(None)
         for name in self._pipes:
             self._await(name, "over")
-        faults.join(RESTART_SECONDS)
+        faults.join(PATIENCE)
 
     def _collect(self, seconds: float) -> None:
         ready = multiprocessing.connection.wait(list(self._pipes.values()), max(0.0, seconds))

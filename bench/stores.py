@@ -33,7 +33,8 @@ from fastverify.placement import Placement
 from fastverify.store import Call, Store, embedded
 from fastverify.tokens import SECRET_BYTES, encode_refresh_token
 
-READY_SECONDS = 60.0
+#: A server that is started on large files reads them first.
+READY_SECONDS = 300.0
 ENTRY_BYTES = 25
 #: As many as one command and one round trip carry.
 ENTRIES_A_COMMAND, SESSIONS_A_TRIP = 5_000, 100
