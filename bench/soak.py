@@ -54,6 +54,7 @@ from fastverify import (
     TokenTheftDetected,
     Unauthorised,
 )
+from fastverify.placement import Placement
 from fastverify.store import open_store
 
 PAYLOAD = {"role": "editor", "permissions": ["read", "write", "share"], "plan": "team", "locale": "en-GB"}
@@ -79,23 +80,12 @@ def main() -> int:
     arguments = options().parse_args()
     logging.getLogger("fastverify").addHandler(logging.NullHandler())
     with tempfile.TemporaryDirectory() as folder, stores.server(Path(folder)) as server:
-        with Sessions.connect(server.url, config()) as sessions:
-            memory = {"empty": server.memory}
-            harness.progress(f"{arguments.entries:,} entries")
-            fill_entries(server, sessions, arguments)
-            memory["entries"] = server.memory
-            soak = Soak(server, arguments)
-            with soak.workers():
-                memory["sessions"] = server.memory
-                soak.run()
+        soak = Soak(server, arguments)
+        with soak.workers():
+            soak.run()
         environment = harness.environment("redis", "hiredis", "uvloop") | {"server": server.version()}
     harness.progress("")
-    results = soak.results() | {
-        "memory": {
-            "store_bytes_an_entry": (memory["entries"] - memory["empty"]) / max(1, arguments.entries),
-            "store_bytes_a_session": (memory["sessions"] - memory["entries"]) / max(1, arguments.sessions),
-        }
-    }
+    results = soak.results()
     harness.publish(arguments.json, "soak", environment, results, layout(results))
     return 1 if any(results["breaches"].values()) else 0
 
@@ -120,13 +110,6 @@ def options() -> argparse.ArgumentParser:
 
 def config() -> Config:
     return stores.settings()
-
-
-def fill_entries(server: stores.Server, sessions: Sessions, arguments: argparse.Namespace) -> None:
-    """In windows that end after the run, whatever its length."""
-    first = (int(time.time() + 60 * arguments.minutes) // 300 + 20) * 300
-    with server.client() as client:
-        stores.fill_entries(client, sessions.gateway.authority.placement, arguments.entries, first_window=first)
 
 
 @dataclass(frozen=True)
@@ -268,6 +251,7 @@ class Service:
                 if not len(self._fleet) % 5_000:
                     self._pipe.send(("filling", len(self._fleet)))
         self._pipe.send(("filled", len(self._fleet)))
+        self._pipe.recv()
 
     async def work(self) -> None:
         """Until the parent says that it is over."""
@@ -459,6 +443,7 @@ class Soak:
         self._kills: list[float] = []
         self._filled: dict[str, int] = {}
         self._bootstraps: list[float] = []
+        self._memory: dict[str, float] = {}
         self._happened: list[dict[str, Any]] = []
         self._begin = 0.0
         self._over = False
@@ -479,14 +464,30 @@ class Soak:
         given = self._arguments
         for number in range(given.services):
             self._launch(f"service {number + 1}", serve, self._part(number, given.services))
-        for name in list(self._pipes):
+        empty = self._server.memory
+        for name in self._pipes:
             self._await(name, "filled")
-        for name in list(self._pipes):
+        with_sessions = self._server.memory
+        self._fill_entries()
+        self._memory = {
+            "store_bytes_a_session": (with_sessions - empty) / max(1, given.sessions),
+            "store_bytes_an_entry": (self._server.memory - with_sessions) / max(1, given.entries),
+        }
+        for name, pipe in self._pipes.items():
+            pipe.send(None)
             self._await(name, "ready")
         for number in range(given.gateways):  # one after another: they share two cores with the server
             self._launch(f"gateway {number + 1}", guard, self._part(number, given.gateways))
             harness.progress(f"gateway {number + 1} loads")
             self._bootstraps.append(self._await(f"gateway {number + 1}", "ready"))
+
+    def _fill_entries(self) -> None:
+        """In windows that end after the run, whatever its length; before any of those that are to load them starts."""
+        harness.progress(f"{self._arguments.entries:,} entries")
+        first = (int(time.time() + self._seconds) // 300 + 20) * 300
+        placement = Placement(config().key_prefix, config().shards)
+        with self._server.client() as client:
+            stores.fill_entries(client, placement, self._arguments.entries, first_window=first)
 
     def _part(self, number: int, of: int) -> Part:
         given = self._arguments
@@ -602,6 +603,7 @@ class Soak:
             "given": given,
             "faults": self._happened,
             "bootstrap_seconds": self._bootstraps,
+            "memory": self._memory,
             "whole": self._whole.quantiles(),
             "counts": dict(self._whole.counts),
             "breaches": {name: self._whole.counts[name] for name in BREACHES},
