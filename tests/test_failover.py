@@ -10,7 +10,7 @@ import pytest
 from facades import settings
 from fix_topologies import Cluster, SentinelSet, Topology, until
 
-from fastverify import Sessions, SessionVerifier, StoreUnavailable, TryRefreshToken, Unauthorised
+from fastverify import Sessions, SessionVerifier, StoreUnavailable, TryRefreshToken, Unauthorised, revocations
 from fastverify.session import handle_bytes
 
 ISSUER = "http://api.test/auth"
@@ -110,7 +110,12 @@ def test_without_a_replica_in_time_the_caller_is_told_and_it_is_revoked_all_the_
         assert service.revoke(issued.session.handle, wait="replicated") is False, "repeated, and now they have it"
 
 
-def test_what_a_failover_loses_is_given_back_by_the_gateways_that_know_it(launch_sentinel: LaunchSentinel) -> None:
+@pytest.mark.parametrize("remembered", [512, 1], ids=["gone on", "read anew"])
+def test_what_a_failover_loses_is_given_back_by_the_gateways_that_know_it(
+    launch_sentinel: LaunchSentinel, remembered: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A follower goes on from what both primaries have; if that is more than it remembers, it reads the shard anew."""
+    monkeypatch.setattr(revocations, "_REMEMBERED", remembered)
     servers = launch_sentinel()
     with ExitStack() as stack:
         service = stack.enter_context(Sessions.connect(servers.url, settings("fv", shards=2)))
@@ -136,7 +141,9 @@ def test_what_a_failover_loses_is_given_back_by_the_gateways_that_know_it(launch
         service.close()  # it knows, too; what is left are gateways, which hold no secret
 
         until("it was given back", lambda: sum(one.follower_info().given_back for one in gateways) >= 4)
-        assert all(one.follower_info().divergences >= 1 for one in gateways)
+        assert all(one.follower_info().divergences == 2 for one in gateways), "once in each shard"
+        assert not any(one.follower_info().resets for one in gateways)
+        assert ("read anew" in caplog.text) == (remembered == 1)
         fresh = stack.enter_context(SessionVerifier.connect(servers.url, issuer=ISSUER))
         again = stack.enter_context(Sessions.connect(servers.url, settings("fv", shards=2)))
         for gateway in (*gateways, fresh, again):
