@@ -393,12 +393,15 @@ Kind = TypeVar("Kind", Cluster, SentinelSet)
 def _shared(make: type[Kind], folders: pytest.TempPathFactory) -> Iterator[Callable[[str], Kind]]:
     """One of each kind of server, started when it is first asked for."""
     started: dict[str, Kind] = {}
+    looked_at: dict[str, float] = {}
 
     def get(kind: str) -> Kind:
         if kind not in started:
             started[kind] = make(server_binary(kind), folders.mktemp(f"{make.__name__.lower()}-{kind}"))
             started[kind].start()
-        started[kind].wait_healthy()
+        if time.monotonic() > looked_at.get(kind, 0.0) + 5.0:  # to ask all of them takes longer than many a test
+            started[kind].wait_healthy()
+            looked_at[kind] = time.monotonic()
         return started[kind]
 
     yield get
