@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -156,17 +157,21 @@ def test_a_server_alone_is_no_cluster(redis_url: str, open_driver):
 
 @pytest.mark.parametrize("kind", ["cluster", "redis_cluster"])
 def test_a_slot_moves_while_calls_run_and_no_call_fails_or_runs_twice(
-    request: pytest.FixtureRequest, kind: str, open_driver, call, tags
+    request: pytest.FixtureRequest, kind: str, open_both, call, tags
 ):
     cluster: Cluster = request.getfixturevalue(kind)
-    driver, tag = open_driver(cluster.url), tags[0]
+    one, other = open_both(cluster.url)
+    tag = tags[0]
     target = other_primary(cluster, tag)
-    with calling(lambda: driver.run(call(COUNT, tag=tag))) as caller:
+    with (
+        calling(lambda: one.run(call(COUNT, tag=tag))) as first,
+        calling(lambda: other.run(call(COUNT, tag=tag))) as second,
+    ):
         for _ in cluster.move_slot(key_slot(tag.encode()), target):
             time.sleep(0.03)
         assert cluster.primary(tag) is target
-    assert not caller.raised
-    assert driver.run(call(READ, tag=tag)) == caller.answered
+    assert not first.raised + second.raised
+    assert one.run(call(READ, tag=tag)) == first.answered + second.answered
 
 
 def test_a_shard_that_is_half_moved_is_not_served_by_either_side(cluster: Cluster, open_driver, call, tags):
@@ -207,26 +212,36 @@ def test_valkey_moves_a_slot_at_once_and_no_call_fails(cluster: Cluster, open_dr
 
 @pytest.mark.parametrize("kind", ["cluster", "redis_cluster"])
 def test_a_planned_failover_of_a_cluster_is_not_noticed(
-    request: pytest.FixtureRequest, kind: str, open_driver, call, tags
+    request: pytest.FixtureRequest, kind: str, open_both, call, tags
 ):
     """The old primary stops, and the new one has everything: what was answered is there, and once."""
     cluster: Cluster = request.getfixturevalue(kind)
-    driver, tag = open_driver(cluster.url), tags[0]
-    with calling(lambda: driver.run(call(COUNT, tag=tag))) as caller:
+    one, other = open_both(cluster.url)
+    tag = tags[0]
+    with (
+        calling(lambda: one.run(call(COUNT, tag=tag))) as first,
+        calling(lambda: other.run(call(COUNT, tag=tag))) as second,
+    ):
         cluster.failover(tag)
-    assert not caller.raised
-    assert driver.run(call(READ, tag=tag)) == caller.answered
+    assert not first.raised + second.raised
+    assert one.run(call(READ, tag=tag)) == first.answered + second.answered
 
 
-def test_a_planned_failover_by_sentinels_moves_the_calls(sentinel_set: SentinelSet, open_driver, call, tags):
+def test_a_planned_failover_by_sentinels_moves_the_calls(sentinel_set: SentinelSet, open_both, call, tags):
     """Sentinels do not stop the old primary first, so a few calls may be lost; and some connections are cut."""
-    driver, tag = open_driver(sentinel_set.url), tags[0]
-    with calling(lambda: driver.run(call(COUNT, tag=tag))) as caller:
+    one, other = open_both(sentinel_set.url)
+    tag = tags[0]
+    with (
+        calling(lambda: one.run(call(COUNT, tag=tag))) as first,
+        calling(lambda: other.run(call(COUNT, tag=tag))) as second,
+    ):
         new = sentinel_set.failover()
-    assert all(isinstance(error, StoreUnavailable) for error in caller.raised)
-    assert len(caller.raised) <= 2
+    for caller in (first, second):
+        assert all(isinstance(error, StoreUnavailable) for error in caller.raised)
+        assert len(caller.raised) <= 2
     with new.client() as client:
-        assert client.get(f"{tag}:n") == b"%d" % driver.run(call(READ, tag=tag))
+        for driver in (one, other):
+            assert client.get(f"{tag}:n") == b"%d" % driver.run(call(READ, tag=tag))
 
 
 @pytest.mark.parametrize("kind", ["valkey", pytest.param("redis", marks=pytest.mark.long)])
@@ -259,20 +274,19 @@ def test_a_killed_and_a_frozen_primary_are_replaced(
         topology.wait_healthy()
 
 
-def test_a_connection_to_what_has_become_a_replica_is_not_used_again(launch: Launch, open_driver, call, tags):
+def test_a_connection_to_what_has_become_a_replica_is_not_used_again(launch: Launch, open_both, call, tags):
     """Here by hand, for sentinels cut such connections, if they get to it."""
-    first, second = (launch(**{"repl-diskless-sync-delay": "0"}) for _ in range(2))
+    first, second = (launch(**{"repl-diskless-sync-delay": "0", "shutdown-timeout": "0"}) for _ in range(2))
     with first.client() as one, second.client() as two, FakeSentinel(first) as sentinel:
         two.replicaof("127.0.0.1", first.port)
-        driver = open_driver(sentinel.url)
-        assert driver.run(call(COUNT)) == 1
-        until("the replica has it", lambda: two.get(f"{call(COUNT).tag}:n") == b"1")
+        drivers = open_both(sentinel.url)
+        assert [driver.run(call(COUNT)) for driver in drivers] == [1, 2]
+        until("the replica has it", lambda: two.get(f"{call(COUNT).tag}:n") == b"2")
         two.replicaof("NO", "ONE")
         one.replicaof("127.0.0.1", second.port)
         sentinel.names = second
-        assert driver.run(call(COUNT)) == 2
-        assert driver.run(call(READ)) == 2
-        assert two.get(f"{call(COUNT).tag}:n") == b"2"
+        assert [driver.run(call(COUNT)) for driver in drivers] == [3, 4]
+        assert two.get(f"{call(COUNT).tag}:n") == b"4"
 
 
 class FakeSentinel:
@@ -303,7 +317,7 @@ class FakeSentinel:
                     client.sendall(b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n*0\r\n" % (len(port), port))
 
 
-def test_a_server_that_loads_its_data_is_waited_for(launch: Launch, open_driver, call):
+def test_a_server_that_loads_its_data_is_waited_for(launch: Launch, open_both, call):
     server = launch()
     with server.client() as client:
         client.eval("for n = 1, 6000 do redis.call('SET', 'k' .. n, 'x') end", 0)
@@ -312,7 +326,9 @@ def test_a_server_that_loads_its_data_is_waited_for(launch: Launch, open_driver,
     starting = threading.Thread(target=server.start)
     starting.start()
     until("it is loading", lambda: loading(server.port))
-    assert open_driver(server.url).run(call(COUNT)) == 1
+    # Both of them while it is loading.
+    with ThreadPoolExecutor() as threads:
+        assert sorted(threads.map(lambda driver: driver.run(call(COUNT)), open_both(server.url))) == [1, 2]
     starting.join(WAIT)
 
 
@@ -324,7 +340,7 @@ def loading(port: int) -> bool:
     return False
 
 
-def test_a_server_that_fails_again_and_again_is_left_alone_for_a_moment(launch: Launch, open_driver, call, proxy):
+def test_a_server_that_fails_again_and_again_is_left_alone_for_a_moment(launch: Launch, open_driver, call):
     server = launch()
     driver = open_driver(server.url, connect=0.25, command=0.25)
     assert driver.run(call(COUNT)) == 1
@@ -384,13 +400,15 @@ def test_a_durable_call_whose_replicas_stand_still_says_that_none_has_it(
     sentinel_set.wait_healthy()
 
 
-def test_a_server_alone_has_no_replicas_to_wait_for_until_it_has(launch: Launch, open_driver, call):
-    primary, replica = launch(**{"repl-diskless-sync-delay": "0"}), launch()
-    assert open_driver(primary.url).run(call(COUNT, durable=True)) == (1, None)
+def test_a_server_alone_has_no_replicas_to_wait_for_until_it_has(launch: Launch, open_both, call):
+    primary, replica = launch(**{"repl-diskless-sync-delay": "0", "shutdown-timeout": "0"}), launch()
+    drivers = open_both(primary.url)
+    assert [driver.run(call(COUNT, durable=True)) for driver in drivers] == [(1, None), (2, None)]
     with replica.client() as client:
         client.replicaof("127.0.0.1", primary.port)
         until("it follows", lambda: client.info("replication")["master_link_status"] == "up")
-    assert open_driver(primary.url).run(call(COUNT, durable=True)) == (2, 1)
+    drivers = open_both(primary.url)
+    assert [driver.run(call(COUNT, durable=True)) for driver in drivers] == [(3, 1), (4, 1)]
 
 
 # --- credentials and TLS ---
