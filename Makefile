@@ -4,6 +4,7 @@
 PYTHON ?= python3
 ARGS ?=
 SECONDS ?= 60
+MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What the installation is made of. A change here builds the core anew and looks at the dependencies again.
 SOURCES := pyproject.toml setup.py $(wildcard src/*.pyx src/*.pxd src/_core/*.pyx)
 
-.PHONY: help demo test long lint bench sanitize fuzz wheel clean
+.PHONY: help demo test long lint bench soak sanitize fuzz wheel clean
 
 help:
 	@echo 'make demo   a store, the session service and a demo site; prints one URL     (ARGS=--once: report and stop)'
@@ -20,7 +21,8 @@ help:
 	@echo 'make lint   ruff, cython-lint, codespell'
 	@echo 'make sanitize  the suite with a core that reports memory errors, undefined behaviour and leaks (needs gcc)'
 	@echo 'make fuzz   libFuzzer on the core, SECONDS=60 for each target; needs clang    (ARGS="json verify": these targets)'
-	@echo 'make bench  what verifying a token costs on this machine, beside other libraries (under ten minutes)'
+	@echo 'make bench  what verifying, refreshing and revoking cost on this machine, beside others (under ten minutes)'
+	@echo 'make soak   a service of a million sessions at work, MINUTES=10                 (ARGS="--fault kill@3": and a fault)'
 	@echo 'make wheel  an sdist and a wheel, in dist/'
 	@echo 'make clean  removes what the others made'
 
@@ -45,7 +47,12 @@ BENCH_PYTHON ?=
 BENCH := .venv-bench
 RESULTS := bench/results
 bench: $(BENCH)/.ready
-	$(foreach name,verify peers threads revoked memory,$(call run-bench,$(name)))
+	$(foreach name,verify peers threads revoked memory refresh revocations,$(call run-bench,$(name)))
+	$(BENCH)/bin/python bench/plot.py
+	$(BENCH)/bin/python bench/report.py
+
+soak: $(BENCH)/.ready
+	$(BENCH)/bin/python bench/soak.py --minutes $(MINUTES) $(ARGS) --json $(RESULTS)/soak.json
 	$(BENCH)/bin/python bench/plot.py
 	$(BENCH)/bin/python bench/report.py
 
