@@ -43,6 +43,7 @@ from .calls import Call, Flow, Pause, T
 from .endpoint import Endpoint, Limits, Node
 from .exchange import Answer, Answers, Batch, Command, Errand, Exchange
 from .faults import FAULTS, REPLIED, Fault, Stage, unavailable
+from .patience import InTime
 from .pools import AsyncPool, Pool, Pools
 from .requirements import Standings
 from .subscription import Subscription
@@ -389,7 +390,7 @@ class AsyncStore:
                 if time.monotonic() > deadline:
                     raise TimeoutError
                 sent = True
-                async with asyncio.timeout(min(self._limits.command, deadline - time.monotonic())):
+                async with InTime(min(self._limits.command, deadline - time.monotonic())):
                     await connection.send_packed_command(packed)
                     for _ in commands:
                         replies.append(await self._receive(connection))
@@ -412,7 +413,7 @@ class AsyncStore:
         try:
             commands = next(talk)
             while True:
-                async with asyncio.timeout(self._limits.command):
+                async with InTime(self._limits.command):
                     await connection.send_packed_command(_packed(connection, commands))
                     replies = [await self._receive(connection) for _ in commands]
                 commands = talk.send(replies)
@@ -439,8 +440,8 @@ class AsyncStore:
             **_COMMON,
             **self._endpoint.settings_of(node),
             retry=AsyncRetry(NoBackoff(), 0),
-            socket_connect_timeout=self._limits.connect,
-            # The timeouts are ours: redis-py would start a task for each write to watch it.
+            # The time-outs are ours (patience.py). Redis-py would moreover start a task for each write to watch it.
+            socket_connect_timeout=None,
             socket_timeout=None,
         )
 

@@ -21,6 +21,7 @@ from redis.exceptions import MaxConnectionsError, RedisError
 from .breaker import Breaker
 from .endpoint import Limits, Node
 from .faults import CircuitOpen, says_server_fails
+from .patience import InTime
 
 
 class AnyPool(Protocol):
@@ -182,7 +183,7 @@ class AsyncPool:
             try:
                 connection = await self._idle_one() or self._make()
                 if not connection.is_connected:
-                    async with asyncio.timeout(self._limits.connect):
+                    async with InTime(self._limits.connect):
                         await connection.connect()
                     await self._greet(connection)
                 yield connection
@@ -201,7 +202,7 @@ class AsyncPool:
 
     async def _acquire(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(max(0.0, min(self._limits.acquire, seconds))):
+            async with InTime(max(0.0, min(self._limits.acquire, seconds))):
                 await self._free.acquire()
         except TimeoutError:
             raise MaxConnectionsError from None
