@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 from ..errors import ConfigError
 
 # In seconds, the longest wait for a free connection, for one to be made, for a reply, for it all (revocation.md, F11).
-# A free connection is waited for twenty times longer than F11 says: on an idle server, 50 ms refused most of 300 calls at
-# once in one event loop, for they measured that loop's own delay and not the store's.
+# A free connection is waited for twenty times longer than F11 says: on an idle server, 50 ms refused most of 300 calls
+# at once in one event loop, for they measured that loop's own delay and not the store's.
 ACQUIRE_SECONDS = 1.0
 CONNECT_SECONDS = 0.25
 COMMAND_SECONDS = 0.5
