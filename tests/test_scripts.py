@@ -678,6 +678,16 @@ def test_those_are_waited_for_that_have_not_applied_an_entry_and_still_serve(lab
     assert lab.call("reached", tag, seq, nonce) == 2, "what is written as a fence is no follower"
 
 
+def test_who_stands_in_another_history_has_applied_nothing_of_this_one(lab: Lab) -> None:
+    tag = lab.authority.placement.tags[0]
+    seq, nonce = written(lab, tag)
+    assert lab.call("follow_poll", tag, b"me", seq + 3, b"lost", 10, SERVES) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"you", seq, b"lost", 10, SERVES) == [b"DIVERGED"]
+    assert lab.call("reached", tag, seq, nonce) == 2
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"OK"]
+    assert lab.call("reached", tag, seq, nonce) == 1
+
+
 def test_an_entry_that_the_store_has_lost_has_reached_nobody(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
     seq, nonce = written(lab, tag)
