@@ -1,0 +1,1 @@
+"""Exhaustive searches over small models of the protocols: ``python -m tests.model.rotation``, ``.thief``, ``.follower``."""
