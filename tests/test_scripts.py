@@ -15,11 +15,14 @@ from fix_stores import PATIENT, WAIT, Launch
 from session_lab import D, Lab, W, plain_client, plain_handle, session_entry
 
 from fastverify import StoreUnavailable, Unauthorised, flows
+from fastverify.entries import everything_entry, key_entry, tenant_entry, token_entry
 from fastverify.key_ring import generate_key
 from fastverify.store import Store, open_store
 from fastverify.store.calls import script
 
 HOUR_MS = 3_600_000
+#: Milliseconds for which the followers of these tests serve without a poll.
+SERVES = 5_000
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
@@ -61,9 +64,19 @@ def whole_life(lab: Lab, user_id: str) -> None:
     lab.revoke(lab.create(user_id).session.handle)
     lab.create(user_id)
     assert len(lab.revoke_user(user_id)) == 1
-    seq, nonce, *windows = lab.call("follow_start", tag, b"nonce")
+    confirmed = lab.create(user_id)
+    lab.confirm(confirmed, 0)
+    lab.confirm(confirmed, 1)
+    nonce = os.urandom(16)
+    lab.call("blacklist", tag, 1000, nonce, token_entry(confirmed.access_token))
+    lab.call("push", tag, nonce, session_entry(confirmed.session.handle), lab.now_ms() // 1000 + 1000)
+    assert lab.record(confirmed) == {}
+    _, at = lab.call("mark", tag, 1000, nonce, tenant_entry("acme", lab.now_ms()), "acme", lab.now_ms(), HOUR_MS)
+    assert len(lab.call("marks", tag)) == 2 and lab.call("clock", tag) > 0
+    assert lab.call("reached", tag, at, b"%b:%d" % (nonce, at)) == 0
+    seq, nonce, _, *windows = lab.call("follow_start", tag, b"nonce")
     lab.call("follow_scan", tag, windows[0], 0)
-    assert lab.call("follow_poll", tag, b"follower", seq, nonce, 10) == [b"OK"]
+    assert lab.call("follow_poll", tag, b"follower", seq, nonce, 10, SERVES) == [b"OK"]
 
 
 # --- where things lie ---
@@ -206,7 +219,7 @@ def test_an_update_keeps_the_records_time_to_live(lab: Lab) -> None:
 def test_the_previous_session_ends_in_the_same_step(lab: Lab) -> None:
     old = lab.create()
     outcome = lab.create_outcome(previous=old.session.handle)
-    assert outcome.ended == (uuid.UUID(old.session.handle).bytes,)
+    assert outcome.entries == (session_entry(old.session.handle),)
     assert not lab.record(old)
     assert lab.entries(lab.tag(old)) == [session_entry(old.session.handle)]
 
@@ -214,7 +227,7 @@ def test_the_previous_session_ends_in_the_same_step(lab: Lab) -> None:
 def test_the_previous_session_of_another_user_in_another_shard_ends_too(lab: Lab) -> None:
     old = lab.create(a_user_of_another_shard(lab, "user-1"))
     outcome = lab.create_outcome("user-1", previous=old.session.handle)
-    assert outcome.ended == (uuid.UUID(old.session.handle).bytes,)
+    assert outcome.entries == (session_entry(old.session.handle),)
     assert not lab.record(old)
     assert lab.entries(lab.tag(old)) == [session_entry(old.session.handle)]
     assert lab.record(outcome.value)
@@ -222,7 +235,7 @@ def test_the_previous_session_of_another_user_in_another_shard_ends_too(lab: Lab
 
 @pytest.mark.parametrize("previous", ["", "nonsense", "ABCDEF00-0000-0000-0000-000000000000", "x" * 1000])
 def test_a_previous_handle_that_is_none_is_passed_over(lab: Lab, previous: str) -> None:
-    assert lab.create_outcome(previous=previous).ended == ()
+    assert lab.create_outcome(previous=previous).entries == ()
 
 
 def test_a_previous_session_that_is_gone_is_revoked_all_the_same(lab: Lab) -> None:
@@ -240,7 +253,7 @@ def test_beyond_the_limit_the_oldest_session_ends(store: Store, unique_prefix: s
             lab.advance(10)
         lab.refresh(sessions[1].refresh_token)  # how lately it was used does not count
         outcome = lab.create_outcome()
-        assert outcome.ended == (uuid.UUID(sessions[1].session.handle).bytes,)
+        assert outcome.entries == (session_entry(sessions[1].session.handle),)
         alive = set(lab.run(flows.handles(lab.authority, "user-1")))
         assert alive == {sessions[2].session.handle, outcome.value.session.handle}
         ended = [session_entry(issued.session.handle) for issued in sessions[:2]]
@@ -250,7 +263,7 @@ def test_beyond_the_limit_the_oldest_session_ends(store: Store, unique_prefix: s
 def test_the_session_that_is_replaced_does_not_count_against_the_limit(store: Store, unique_prefix: str) -> None:
     with lab_of(store, unique_prefix, max_sessions_per_user=2) as lab:
         kept, old = lab.create(), lab.create()
-        assert lab.create_outcome(previous=old.session.handle).ended == (uuid.UUID(old.session.handle).bytes,)
+        assert lab.create_outcome(previous=old.session.handle).entries == (session_entry(old.session.handle),)
         assert lab.record(kept)
 
 
@@ -263,8 +276,8 @@ def test_a_session_that_is_over_does_not_count_against_the_limit(store: Store, u
         if how == "expired":
             lab.advance(61)
         else:
-            lab.mark(lab.tag(over), "acme")
-        assert lab.create_outcome().ended == ()
+            lab.mark("acme")
+        assert lab.create_outcome().entries == ()
         assert lab.record(kept) and not lab.record(over)
         assert lab.redis.zcard(f"{lab.tag(over)}:u:user-1") == 2
 
@@ -312,7 +325,7 @@ def test_a_limit_that_was_lowered_ends_thousands_in_one_step(store: Store, uniqu
                 pipeline.restore(f"{tag}:s:{handle}", 0, copy)
                 pipeline.zadd(f"{tag}:u:user-1", {handle: lab.number(issued, "abs_exp") if _ == 0 else 2e12})
             pipeline.execute()
-        assert len(lab.create_outcome().ended) == 8_101
+        assert len(lab.create_outcome().entries) == 8_101
         assert lab.redis.zcard(f"{tag}:u:user-1") == 1
 
 
@@ -350,7 +363,7 @@ def test_windows_that_have_ended_are_forgotten(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
     past, coming = lab.now_ms() // 1000 - 1, lab.now_ms() // 1000 + 60
     lab.redis.zadd(f"{tag}:windows", {past: past, coming: coming})
-    assert lab.call("follow_start", tag, b"nonce")[2:] == [str(coming).encode()]
+    assert lab.call("follow_start", tag, b"nonce")[3:] == [str(coming).encode()]
     lab.revoke(handle_in(lab, tag))
     assert str(past).encode() not in lab.redis.zrange(f"{tag}:windows", 0, -1)
     assert str(coming).encode() in lab.redis.zrange(f"{tag}:windows", 0, -1)
@@ -414,7 +427,7 @@ def test_a_session_that_is_over_is_shown_by_nothing(lab: Lab, how: str) -> None:
     if how == "expired":
         lab.advance(61)
     elif how == "marked":
-        lab.mark(lab.tag(issued), "*")
+        lab.mark("*")
     else:
         lab.revoke(handle)
     authority = lab.authority
@@ -530,24 +543,24 @@ def test_a_record_that_cannot_be_read_says_nothing_about_the_session(lab: Lab, f
 
 def test_a_follower_begins_with_a_genesis_entry_where_there_is_no_log(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
-    seq, nonce, *windows = lab.call("follow_start", tag, b"begun")
+    seq, nonce, _, *windows = lab.call("follow_start", tag, b"begun")
     assert (seq, windows) == (1, []) and nonce.startswith(b"begun")
-    assert lab.call("follow_start", tag, b"again") == [seq, nonce], "there is one genesis"
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10) == [b"OK"]
+    assert lab.call("follow_start", tag, b"again") == [seq, nonce, b"begun"], "there is one genesis"
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"OK"]
 
 
 def test_a_follower_that_bootstraps_and_polls_misses_nothing(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
     handles = [handle_in(lab, tag) for _ in range(30)]
     lab.revoke(*handles[:10])
-    seq, nonce, *windows = lab.call("follow_start", tag, b"")
+    seq, nonce, _, *windows = lab.call("follow_start", tag, b"")
     lab.revoke(*handles[10:20])
     known, cursor = set(), None
     while cursor != b"0":
         cursor, entries, _ = lab.call("follow_scan", tag, windows[0], cursor or 0)
         known.update(entries)
     lab.revoke(*handles[20:])
-    while len(reply := lab.call("follow_poll", tag, b"me", seq, nonce, 7)) > 1:
+    while len(reply := lab.call("follow_poll", tag, b"me", seq, nonce, 7, SERVES)) > 1:
         assert reply[0] == b"OK" and len(reply) <= 1 + 4 * 7
         assert [int(text) for text in reply[1::4]] == list(range(seq + 1, seq + 1 + len(reply) // 4))
         known.update(reply[4::4])
@@ -557,20 +570,20 @@ def test_a_follower_that_bootstraps_and_polls_misses_nothing(lab: Lab) -> None:
 
 def test_a_poll_tells_the_window_of_each_entry(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
-    seq, nonce = lab.call("follow_start", tag, b"")
+    seq, nonce, *_ = lab.call("follow_start", tag, b"")
     lab.call("revoke", tag, 100, b"", handle_in(lab, tag))
     lab.call("revoke", tag, 1000, b"", handle_in(lab, tag))
-    reply = lab.call("follow_poll", tag, b"me", seq, nonce, 10)
+    reply = lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES)
     assert reply[3::4] == lab.redis.zrange(f"{tag}:windows", 0, -1) and len(reply[3::4]) == 2
 
 
 def test_a_poll_says_where_the_follower_stands(lab: Lab) -> None:
     """It is a write, so a primary that cannot write is not believed."""
     tag = lab.authority.placement.tags[0]
-    seq, nonce = lab.call("follow_start", tag, b"")
-    lab.call("follow_poll", tag, b"me", seq, nonce, 10)
-    standing, at = (lab.redis.hget(f"{tag}:gw", "me") or b"").split()
-    assert int(standing) == seq and abs(int(at) - lab.now_ms()) < WAIT * 1000
+    seq, nonce, *_ = lab.call("follow_start", tag, b"")
+    lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES)
+    standing, serves, at = (lab.redis.hget(f"{tag}:gw", "me") or b"").split()
+    assert (int(standing), int(serves)) == (seq, SERVES) and abs(int(at) - lab.now_ms()) < WAIT * 1000
 
 
 @pytest.fixture
@@ -586,44 +599,44 @@ Followed = tuple[Lab, str, int, bytes]
 
 def test_the_same_history_goes_on(followed: Followed) -> None:
     lab, tag, seq, nonce = followed
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10)[0] == b"OK"
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES)[0] == b"OK"
 
 
 def test_another_nonce_is_another_history(followed: Followed) -> None:
     lab, tag, seq, nonce = followed
-    assert lab.call("follow_poll", tag, b"me", seq, nonce + b"?", 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", seq, nonce + b"?", 10, SERVES) == [b"DIVERGED"]
 
 
 def test_a_tail_before_the_follower_is_another_history(followed: Followed) -> None:
     lab, tag, _, nonce = followed
-    assert lab.call("follow_poll", tag, b"me", 7, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", 7, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_a_gap_in_the_log_is_another_history(followed: Followed) -> None:
     lab, tag, seq, nonce = followed
     lab.redis.xdel(f"{tag}:log", "5-0")
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_an_entry_that_was_trimmed_away_is_no_place_to_stand_on(followed: Followed) -> None:
     lab, tag, seq, nonce = followed
     lab.redis.xtrim(f"{tag}:log", minid="5-0", approximate=False)
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_an_empty_store_is_another_history(followed: Followed) -> None:
     lab, tag, seq, nonce = followed
     lab.redis.delete(f"{tag}:log")
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_a_new_genesis_is_another_history(followed: Followed) -> None:
     lab, tag, *_ = followed
     nonce = lab.redis.xrange(f"{tag}:log")[0][1][b"n"]
-    assert lab.call("follow_poll", tag, b"me", 1, nonce, 10)[0] == b"OK"
+    assert lab.call("follow_poll", tag, b"me", 1, nonce, 10, SERVES)[0] == b"OK"
     lab.redis.delete(f"{tag}:log")
     lab.call("follow_start", tag, b"new")
-    assert lab.call("follow_poll", tag, b"me", 1, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", 1, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_a_log_that_grew_again_past_the_follower_is_another_history(followed: Followed) -> None:
@@ -632,7 +645,122 @@ def test_a_log_that_grew_again_past_the_follower_is_another_history(followed: Fo
     lab.redis.xtrim(f"{tag}:log", maxlen=0, approximate=False)
     lab.redis.delete(f"{tag}:log")
     lab.revoke(*(handle_in(lab, tag) for _ in range(9)))
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"DIVERGED"]
+
+
+# --- who has applied what, and what a failover lost ---
+
+
+def written(lab: Lab, tag: str) -> tuple[int, bytes]:
+    """Where a revocation that is written now stands in the log."""
+    nonce = os.urandom(16)
+    _, seq = lab.call("blacklist", tag, 1000, nonce, key_entry(nonce.hex()))
+    return seq, b"%b:%d" % (nonce, seq)
+
+
+def stands(lab: Lab, tag: str, name: str, seq: int, *, silent: int = 0) -> None:
+    """A follower has reported where it stands, so many milliseconds ago."""
+    lab.redis.hset(f"{tag}:gw", name, f"{seq} {SERVES} {lab.now_ms() - silent}")
+
+
+def test_those_are_waited_for_that_have_not_applied_an_entry_and_still_serve(lab: Lab) -> None:
+    tag = lab.authority.placement.tags[0]
+    seq, nonce = written(lab, tag)
+    assert lab.call("reached", tag, seq, nonce) == 0
+    stands(lab, tag, "there", seq)
+    stands(lab, tag, "beyond", seq + 7)
+    stands(lab, tag, "stale", seq - 1, silent=SERVES + 1)
+    assert lab.call("reached", tag, seq, nonce) == 0
+    stands(lab, tag, "behind", seq - 1)
+    stands(lab, tag, "silent", seq - 1, silent=SERVES - 2_000)
+    assert lab.call("reached", tag, seq, nonce) == 2
+    lab.call("strict", tag, NOBODY)
+    assert lab.call("reached", tag, seq, nonce) == 2, "what is written as a fence is no follower"
+
+
+def test_an_entry_that_the_store_has_lost_has_reached_nobody(lab: Lab) -> None:
+    tag = lab.authority.placement.tags[0]
+    seq, nonce = written(lab, tag)
+    assert lab.call("reached", tag, seq + 1, nonce) == b"LOST"
+    assert lab.call("reached", tag, seq, nonce[1:]) == b"LOST", "another entry has its place"
+    lab.redis.delete(f"{tag}:log")
+    assert lab.call("reached", tag, seq, nonce) == b"LOST"
+
+
+def test_what_was_lost_is_written_once_and_ends_the_session_that_came_back(lab: Lab) -> None:
+    issued = lab.create()
+    tag, replica = lab.tag(issued), lab.snapshot(issued)
+    outcome = lab.run(flows.revoke_many(lab.authority, [issued.session.handle], random=os.urandom))
+    lost = [outcome.entries[0], key_entry("d-1"), token_entry(issued.access_token)]
+    for key in lab.redis.keys(f"{tag}:rev:*"):
+        lab.redis.delete(key)
+    lab.restore(replica)
+    assert lab.record(issued)
+    until = lab.now_ms() // 1000 + 1000
+    args = [part for entry in lost for part in (entry, until)]
+    before = len(lab.entries(tag))
+    assert lab.call("push", tag, b"nonce", *args) == 3
+    assert lab.record(issued) == {} and lab.blacklisted(tag) == set(lost)
+    assert lab.call("push", tag, b"nonce", *args) == 0
+    assert len(lab.entries(tag)) == before + 3
+    assert lab.call("push", tag, b"nonce", key_entry("d-2"), lab.now_ms() // 1000 - 1) == 0, "nobody needs it any more"
+
+
+# --- marks ---
+
+
+def test_a_mark_ends_what_was_there_and_nothing_that_comes_after_it(lab: Lab) -> None:
+    ended, other = lab.create(tenant="acme"), lab.create("user-2", tenant="other")
+    outcome = lab.mark("acme")
+    assert [one.tag for one in outcome.written] == lab.authority.placement.tags
+    assert all(lab.entries(one.tag) == [*outcome.entries] for one in outcome.written)
+    after = lab.create(tenant="acme")
+    with pytest.raises(Unauthorised):
+        lab.refresh(ended.refresh_token)
+    assert lab.record(ended) == {}
+    assert lab.refresh(after.refresh_token) and lab.refresh(other.refresh_token)
+    cutoff = int.from_bytes(outcome.entries[0][17:]) // 1000
+    assert after.session.issued_at > cutoff >= ended.session.issued_at
+
+
+def test_the_mark_of_a_clock_that_is_ahead_ends_nothing_that_comes_after_it(lab: Lab) -> None:
+    ahead = lab.now_ms() + 3_000
+    for tag in lab.authority.placement.tags:
+        lab.call("mark", tag, 1000, b"nonce", everything_entry(ahead), "*", ahead, HOUR_MS)
+    issued = lab.create()
+    assert int(lab.record(issued)["created_at"]) > ahead
+    assert issued.session.issued_at == ahead // 1000 + 1
+    assert lab.refresh(issued.refresh_token).session.issued_at == ahead // 1000 + 1
+    lab.mark("*")
+    assert int(lab.redis.hget(f"{lab.tag(issued)}:marks", "*") or 0) == ahead, "a mark only becomes later"
+
+
+def test_marks_are_forgotten_when_no_session_is_as_old(lab: Lab) -> None:
+    tag, now = lab.authority.placement.tags[0], lab.now_ms()
+    for tenant, at in (("old", now - HOUR_MS - 1000), ("young", now - HOUR_MS + 60_000)):
+        lab.call("mark", tag, 1000, b"nonce", tenant_entry(tenant, at), tenant, at, 2 * HOUR_MS)
+    lab.call("mark", tag, 1000, b"nonce", tenant_entry("new", now), "new", now, HOUR_MS)
+    assert lab.redis.hkeys(f"{tag}:marks") == [b"young", b"new"]
+
+
+# --- confirmations ---
+
+
+def test_a_confirmation_says_once_when_a_generation_was_seen_and_adopts_a_lost_one(lab: Lab) -> None:
+    issued = lab.create()
+    assert "conf_at" not in lab.record(issued)
+    lab.confirm(issued, 0)
+    first = lab.number(issued, "conf_at")
+    lab.advance(3)
+    lab.confirm(issued, 0)
+    assert lab.number(issued, "conf_at") == first - 3000, "the first time counts"
+    lab.confirm(issued, 2)
+    assert lab.number(issued, "G") == 2 and lab.number(issued, "conf_at") == lab.number(issued, "handed_at")
+    lab.confirm(issued, 1)
+    assert lab.number(issued, "G") == 2
+    lab.revoke(issued.session.handle)
+    lab.confirm(issued, 3)
+    assert lab.record(issued) == {}, "a report makes no session"
 
 
 def test_followers_that_are_silent_for_an_hour_are_forgotten(lab: Lab) -> None:
@@ -697,7 +825,7 @@ def test_when_memory_is_full_sessions_end_and_none_begin(launch: Launch) -> None
     with lab_of(store, "full") as lab:
         issued, others = lab.create(), [lab.create("user-2") for _ in range(2)]
         tag = lab.tag(issued)
-        seq, nonce = lab.call("follow_start", tag, b"")
+        seq, nonce, *_ = lab.call("follow_start", tag, b"")
         lab.redis.config_set("maxmemory", 1)
         with pytest.raises(StoreUnavailable, match="OOM"):
             lab.create()
@@ -709,7 +837,7 @@ def test_when_memory_is_full_sessions_end_and_none_begin(launch: Launch) -> None
         assert lab.revoke(issued.session.handle) == [issued.session.handle]
         assert len(lab.revoke_user("user-2")) == len(others)
         # Verifiers hear of it, and do not go stale.
-        assert session_entry(issued.session.handle) in lab.call("follow_poll", tag, b"me", seq, nonce, 10)
+        assert session_entry(issued.session.handle) in lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES)
         assert lab.run(flows.claim_store("full", 4, 3600)).shards == 4, "a service may start"
     store.close()
 
