@@ -1,1 +1,1 @@
-"""Exhaustive searches over small models of the protocols: ``python -m tests.model.rotation``, ``.thief``, ``.follower``."""
+"""Exhaustive searches over small models: ``python -m tests.model.rotation``, ``.thief`` and ``.follower``."""

@@ -66,6 +66,8 @@ class Rules:
     keep: bool = True
     #: What the primary lacks is pushed back.
     push_back: bool = True
+    #: What is known is compared after every start, also after one that was broken off before it stood anywhere.
+    compare_always: bool = True
     #: What the process itself wrote (a revocation, or something pushed back) is not done until it is read in the log.
     own_until_read: bool = True
 
@@ -107,9 +109,9 @@ class Bounds:
     #: How often something fails: the primary dies, is cut off, or is emptied.
     faults: int = 1
     #: Revocations by users.
-    entries: int = 2
-    #: The log's length at most, the first entry included.
-    log: int = 4
+    entries: int = 1
+    #: The log's highest sequence number; the first entry has 1.
+    log: int = 3
     #: Entries that a poll returns at most.
     page: int = 2
     #: Followers at the start.
@@ -130,7 +132,7 @@ class Bounds:
             f"B = {self.staleness}, lag {self.lag}",
             f"{self.faults} fault{'s' * (self.faults != 1)}",
             f"{self.entries} revocation{'s' * (self.entries != 1)}",
-            f"log of {self.log}, pages of {self.page}",
+            f"log up to {self.log}, pages of {self.page}",
             *([f"{self.followers} followers"] if self.followers > 1 else []),
             *([f"a wait for {self.wait}"] if self.wait else []),
             *(["late polls"] if self.late else []),
@@ -237,6 +239,8 @@ class Follower(NamedTuple):
     lacking: frozenset[str]
     #: A poll that was given up, and may be executed at any time.
     late: Position | None
+    #: Whether what is known will be compared with what is found.
+    compares: bool
 
 
 class State(NamedTuple):
@@ -297,7 +301,9 @@ class Model:
         )
 
     def _newborn(self, name: str) -> Follower:
-        return Follower(name, NOTHING, None, None, None, self.stale, None, NOTHING, NOTHING, None)
+        return Follower(
+            name, NOTHING, None, None, None, self.stale, None, NOTHING, NOTHING, None, self.rules.compare_always
+        )
 
     def steps(self, state: State) -> Iterator[Step]:
         """Everything that can happen next. Raises Wrong where a claim does not hold."""
@@ -454,7 +460,10 @@ class Model:
                         self._scanned(self._with(state, server, data), index, begun, None),
                     )
             elif scan.server not in (None, server.name) and self.rules.one_server:
-                yield f"{follower.name} finds another server and starts again", _put(state, index, follower._replace(scan=None))
+                yield (
+                    f"{follower.name} finds another server and starts again",
+                    _put(state, index, follower._replace(scan=None)),
+                )
             else:
                 yield from self._read_piece(state, index, scan, where, server)
 
@@ -480,7 +489,7 @@ class Model:
                 scan=None,
                 beyond=tail if self.rules.tail_again and tail != scan.at else None,
                 own=follower.own - scan.found,
-                lacking=follower.knows - scan.found if self.rules.push_back else NOTHING,
+                lacking=follower.knows - scan.found if self.rules.push_back and follower.compares else NOTHING,
             )
         return _put(state, index, follower)
 
@@ -548,7 +557,7 @@ class Model:
         """It stands on what the primary does not have, and starts again."""
         if not self.rules.keep and follower.knows:
             raise Wrong(f"{event}, and forgets {_names(follower.knows)}")
-        return follower._replace(at=None, beyond=None, poll=None, lacking=NOTHING)
+        return follower._replace(at=None, beyond=None, poll=None, lacking=NOTHING, compares=True)
 
     def _pushing(self, state: State, index: int) -> Iterator[Step]:
         follower = state.followers[index]
@@ -558,7 +567,10 @@ class Model:
         pushed = follower._replace(lacking=follower.lacking - {entry}, own=self._owned(follower, entry))
         for where, server in self._servers(state):
             if self._writable(server) and (data := self._write(state, server.data, entry)) is not None:
-                yield f"{follower.name} pushes {entry} back to {where}", _put(self._with(state, server, data), index, pushed)
+                yield (
+                    f"{follower.name} pushes {entry} back to {where}",
+                    _put(self._with(state, server, data), index, pushed),
+                )
 
     def _fork(self, state: State, index: int) -> Step:
         parent = state.followers[index]
@@ -632,8 +644,7 @@ class Model:
         """What follows from a change of the primary."""
         primary = state.primary
         since = tuple(
-            (age or 0) if entry in primary.data.sets else None
-            for entry, age in zip(ENTRIES, state.since, strict=False)
+            (age or 0) if entry in primary.data.sets else None for entry, age in zip(ENTRIES, state.since, strict=False)
         )
         promised = state.promised and self.bounds.wait in primary.data.sets
         # Where nobody will be promoted any more, it does not matter who would be.
@@ -686,3 +697,78 @@ def explore(rules: Rules, bounds: Bounds) -> Result[State]:
     """Visit every state within bounds, up to the first that is wrong."""
     model = Model(rules, bounds)
     return search(model.start, model.steps, model.fault)
+
+
+#: Each rule left out, and the bounds in which that suffices to break a claim.
+ABLATIONS: dict[str, tuple[Rules, Bounds]] = {
+    "the sets are read before the tail": (Rules(tail_first=False, tail_again=False), Bounds(faults=0)),
+    "a scan goes on at another server": (Rules(one_server=False), Bounds()),
+    "the tail is not read again after the sets": (Rules(tail_again=False), Bounds()),
+    "nonces are not compared": (Rules(nonce=False), Bounds(entries=2)),
+    "a follower may stand beyond the end of the log": (Rules(stand=False), Bounds()),
+    "what follows need not be dense": (Rules(dense=False), Bounds(faults=0, entries=3, log=4, page=3, trim=True)),
+    "a poll does not write": (Rules(fence=False), Bounds()),
+    "last_ok is when the answer came": (Rules(sending_time=False), Bounds()),
+    "a full page counts as caught up": (Rules(caught_up=False), Bounds(faults=0, entries=2, page=1)),
+    "a divergence forgets": (Rules(keep=False), Bounds()),
+    "nothing is pushed back": (Rules(push_back=False), Bounds()),
+    "only a divergence compares": (Rules(compare_always=False), Bounds(entries=2)),
+    "what the process wrote itself is done when acknowledged": (Rules(own_until_read=False), Bounds()),
+    "min-replicas is not set": (Rules(min_replicas=False), Bounds()),
+    "a promotion does not wait for the lag": (Rules(late_promotion=False), Bounds()),
+    "every log begins alike": (Rules(genesis_nonce=False), Bounds(entries=2)),
+    "an entry is trimmed when it is old": (Rules(trim_by_successor=False), Bounds(faults=0, trim=True)),
+    "a wait does not compare nonces": (Rules(wait_nonce=False), Bounds(entries=2, log=2, wait="x")),
+    "a wait does not write": (Rules(wait_fence=False), Bounds(log=2, wait="x")),
+    "a wait believes a new primary's reports": (Rules(wait_hold=False), Bounds(log=2, wait="x")),
+    "a wait takes a silent follower for gone too soon": (Rules(wait_silent=False), Bounds(log=2, wait="x")),
+    "a diverged poll reports where it stood": (
+        Rules(report_checked=False),
+        Bounds(entries=2, log=2, wait="y", late=True),
+    ),
+    "a forked child keeps its parent's name": (Rules(fork_name=False), Bounds(faults=0, log=2, wait="x", forks=1)),
+    "a forked child is fresh": (Rules(fork_blank=False), Bounds(faults=0, log=2, wait="x", forks=1)),
+}
+#: Seconds.
+SMALL = (
+    Bounds(),
+    Bounds(faults=0, entries=2, page=1),
+    Bounds(faults=0, entries=2, trim=True),
+    Bounds(log=2, wait="x"),
+)
+#: Minutes, and some GB of memory.
+LARGE = (
+    Bounds(entries=2),
+    Bounds(entries=2, page=1),
+    Bounds(staleness=2, lag=2),
+    Bounds(faults=2),
+    Bounds(entries=2, log=4),
+    Bounds(followers=2),
+    Bounds(faults=0, entries=3, log=4, page=1, trim=True),
+    Bounds(entries=2, log=2, wait="x"),
+    Bounds(entries=2, log=2, wait="y", late=True),
+    Bounds(staleness=2, log=2, wait="x"),
+    Bounds(faults=2, log=2, wait="x"),
+    Bounds(faults=0, log=2, wait="x", forks=1),
+)
+
+
+def main() -> None:
+    """Print the table: what every search found, and the shortest story for each rule left out."""
+    for bounds in (*SMALL, *(LARGE if "--large" in sys.argv[1:] else ())):
+        _report("all rules", Rules(), bounds)
+    _report("a promotion does not wait for the lag", Rules(late_promotion=False), Bounds(slack=1))
+    for name, (rules, bounds) in ABLATIONS.items():
+        _report(name, rules, bounds)
+
+
+def _report(name: str, rules: Rules, bounds: Bounds) -> None:
+    result = explore(rules, bounds)
+    verdict = f"wrong after {len(result.trace) - 1} events" if result.trace else "all claims hold"
+    print(f"{name}; {bounds}: {verdict}, {result.states:,} states, {result.seconds:.1f} s", flush=True)
+    for line in result.trace:
+        print(f"    {line}")
+
+
+if __name__ == "__main__":
+    main()

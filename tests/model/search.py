@@ -1,11 +1,12 @@
-"""Visits every state that a model can reach, the nearest first, and tells the shortest way to the first that is wrong."""
+"""Visits every state that a model can reach, the nearest first, and tells the shortest way to what is wrong."""
 
 from __future__ import annotations
 
 import gc
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -25,6 +26,16 @@ class Result(Generic[S]):
     #: The events that were tried.
     events: frozenset[str]
     seconds: float
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """What a search has reached stays; looking for garbage in it would take most of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def search(
@@ -58,11 +69,8 @@ def search(
                 return (*_way(reached, state), str(refusal))
         return ()
 
-    gc.disable()  # what is reached stays; looking for garbage in it takes most of the time
-    try:
+    with no_collection():
         trace = visit()
-    finally:
-        gc.enable()
     return Result(len(reached), trace, frozenset(events), time.perf_counter() - begun)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from .rotation import ABLATIONS, LARGE, SMALL, Bounds, Rules, search
 
 NEEDED = {name: case for name, case in ABLATIONS.items() if case[1] is not None}
