@@ -44,6 +44,8 @@ class Rules:
     tail_first: bool = True
     #: Sets are read from one server, or from the beginning again: to another one the cursor means nothing.
     one_server: bool = True
+    #: They are read from the server of which the tail is.
+    tail_server: bool = True
     #: The tail is read once more after the sets, and must be passed in the log: what a set showed may be rolled back.
     tail_again: bool = True
 
@@ -126,6 +128,8 @@ class Bounds:
     trim: bool = False
     #: Ticks beyond B within which claim (a) is to hold.
     slack: int = 0
+    #: Whether claim (b) is looked at.
+    losses: bool = True
 
     def __str__(self) -> str:
         parts = [
@@ -139,6 +143,7 @@ class Bounds:
             *([f"{self.forks} fork"] if self.forks else []),
             *(["trimming"] if self.trim else []),
             *([f"bound B + {self.slack}"] if self.slack else []),
+            *([] if self.losses else ["without claim (b)"]),
         ]
         return ", ".join(parts)
 
@@ -454,7 +459,7 @@ class Model:
             if scan.at is None and (self.rules.tail_first or scan.pieces == 2):
                 if self._writable(server) or not self.rules.fence:
                     data = self._begun(state, server.data)
-                    begun = scan._replace(at=data.tail)
+                    begun = scan._replace(at=data.tail, server=server.name if self.rules.tail_server else scan.server)
                     yield (
                         f"{follower.name} reads the tail of {where}",
                         self._scanned(self._with(state, server, data), index, begun, None),
@@ -665,7 +670,7 @@ class Model:
                     if entry == self.bounds.wait and state.promised:
                         return f"{entry} was said to be everywhere; {name} is fresh and does not know it"
             lost = follower.knows - state.primary.data.sets
-            if lost and self._content(state, follower):
+            if lost and self.bounds.losses and self._content(state, follower):
                 return f"the primary has lost {_names(lost)}; {name} knows it and will not notice"
         return None
 
@@ -704,6 +709,7 @@ ABLATIONS: dict[str, tuple[Rules, Bounds]] = {
     "the sets are read before the tail": (Rules(tail_first=False, tail_again=False), Bounds(faults=0)),
     "a scan goes on at another server": (Rules(one_server=False), Bounds()),
     "the tail is not read again after the sets": (Rules(tail_again=False), Bounds()),
+    "nor are the sets of the tail's server": (Rules(tail_again=False, tail_server=False), Bounds(losses=False)),
     "nonces are not compared": (Rules(nonce=False), Bounds(entries=2)),
     "a follower may stand beyond the end of the log": (Rules(stand=False), Bounds()),
     "what follows need not be dense": (Rules(dense=False), Bounds(faults=0, entries=3, log=4, page=3, trim=True)),
@@ -728,6 +734,11 @@ ABLATIONS: dict[str, tuple[Rules, Bounds]] = {
     ),
     "a forked child keeps its parent's name": (Rules(fork_name=False), Bounds(faults=0, log=2, wait="x", forks=1)),
     "a forked child is fresh": (Rules(fork_blank=False), Bounds(faults=0, log=2, wait="x", forks=1)),
+}
+#: The same rules, each of which makes up for the lack of the other as far as claim (a) goes.
+SPARE: dict[str, tuple[Rules, Bounds]] = {
+    "the sets may be of another server than the tail": (Rules(tail_server=False), Bounds()),
+    "the tail is not read again; claim (a)": (Rules(tail_again=False), Bounds(losses=False)),
 }
 #: Seconds.
 SMALL = (
@@ -758,7 +769,7 @@ def main() -> None:
     for bounds in (*SMALL, *(LARGE if "--large" in sys.argv[1:] else ())):
         _report("all rules", Rules(), bounds)
     _report("a promotion does not wait for the lag", Rules(late_promotion=False), Bounds(slack=1))
-    for name, (rules, bounds) in ABLATIONS.items():
+    for name, (rules, bounds) in (SPARE | ABLATIONS).items():
         _report(name, rules, bounds)
 
 

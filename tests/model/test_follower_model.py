@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from . import follower
-from .follower import ABLATIONS, LARGE, SMALL, Bounds, Rules
+from .follower import ABLATIONS, LARGE, SMALL, SPARE, Bounds, Rules
 
 explore = cache(follower.explore)
 
@@ -33,6 +33,11 @@ def test_what_is_revoked_is_refused_within_the_bound_and_never_lost_in_wide_boun
 )
 def test_without_a_rule_a_claim_is_broken(rules: Rules, bounds: Bounds) -> None:
     assert explore(rules, bounds).trace
+
+
+@pytest.mark.parametrize("rules, bounds", SPARE.values(), ids=SPARE.keys())
+def test_a_rule_that_another_makes_up_for_is_not_missed(rules: Rules, bounds: Bounds) -> None:
+    assert explore(rules, bounds).trace == ()
 
 
 def test_a_promotion_that_does_not_wait_costs_the_lag_and_no_more() -> None:
