@@ -414,8 +414,8 @@ def read_keys(prefix: str, *, private: bool) -> Flow[StoreState]:
 
 def add_key(prefix: str, newest: str, key: RingKey, sealed: bytes, retired: Iterable[str]) -> Flow[bool]:
     """Add a key unless another process has just added one; False then."""
-    args = (newest, key.kid, key.public_record(), sealed, *retired)
-    reply, replicas = yield Call("keys_add", root_tag(prefix), args, durable=True)
+    record: tuple[str | bytes, ...] = (newest, key.kid, key.public_record(), sealed, *retired)
+    reply, replicas = yield Call("keys_add", root_tag(prefix), record, durable=True)
     if reply == 1 and replicas == 0:
         _log.warning("no replica has the new signing key %s yet; a failover now would lose it", key.kid)
     return bool(reply == 1)

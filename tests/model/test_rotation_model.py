@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from rotation import ABLATIONS, LARGE, SMALL, Bounds, Rules, search
+
+from .rotation import ABLATIONS, LARGE, SMALL, Bounds, Rules, search
 
 NEEDED = {name: case for name, case in ABLATIONS.items() if case[1] is not None}
 SPARE = {name: rules for name, (rules, enough) in ABLATIONS.items() if enough is None}

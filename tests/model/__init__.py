@@ -1,0 +1,1 @@
+"""Exhaustive searches over small models: ``python -m tests.model.rotation``, ``.thief`` and ``.follower``."""
