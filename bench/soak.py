@@ -307,8 +307,8 @@ class Service:
             self._recent.append(issued)
 
     async def _revoke(self, sessions: AsyncSessions) -> None:
-        """End one of those that signed in a while ago, and tell the gateways its access token."""
-        if len(self._recent) < 10:
+        """End the one that signed in longest ago, and tell the gateways its access token."""
+        if not self._recent:
             return
         issued = self._recent.popleft()
         there = await self._timed("revoke", sessions.revoke(issued.session.handle))
