@@ -34,9 +34,8 @@ from typing import Any
 
 import harness
 import stores
-from fastverify import Sessions, SessionVerifier
+from fastverify import SessionVerifier
 from fastverify.session import handle_bytes
-from fastverify.store import open_store
 
 SESSIONS = (10_000, 1_000_000)
 #: Random ones of them that are refreshed, in turn.
@@ -81,7 +80,9 @@ class Filled:
 
     def __init__(self, stack: ExitStack, folder: Path, number: int) -> None:
         self.server = stack.enter_context(stores.server(folder, **{"auto-aof-rewrite-percentage": "0"}))
-        self._sessions = stack.enter_context(Sessions.connect(self.server.url, stores.settings(exchange_seconds=0)))
+        self._sessions = stack.enter_context(
+            stores.patient_sessions(self.server.url, stores.settings(exchange_seconds=0))
+        )
         before = self.server.memory
         self._tokens = fill(self.server.url, number)
         random.Random(5).shuffle(self._tokens)
@@ -127,7 +128,9 @@ class Filled:
         """With so many verifiers beside the service: a second of nothing, and what a revocation adds to it."""
         with ExitStack() as stack:
             for _ in range(verifiers):
-                verifier = SessionVerifier.connect(self.server.url, issuer=self._sessions.config.issuer)
+                verifier = SessionVerifier.connect(
+                    self.server.url, issuer=self._sessions.config.issuer, wait=stores.READY_SECONDS
+                )
                 stack.enter_context(verifier)
             idle = self._spent(FOLLOWING, partial(time.sleep, FOLLOWING))
             busy = self._spent(FOLLOWING, partial(repeat, HINTS, self._revoke, pace=FOLLOWING / HINTS))
@@ -188,11 +191,10 @@ def fill(url: str, number: int) -> list[str]:
 
 
 def fill_part(url: str, first: int, number: int, chance: float) -> list[str]:
-    numbers, store = random.Random(first), open_store(url, command=10.0, total=30.0)
-    with Sessions(store, stores.settings(exchange_seconds=0)) as sessions:
-        sessions.jwks()
+    numbers = random.Random(first)
+    with stores.patient_sessions(url, stores.settings(exchange_seconds=0)) as sessions:
         users = (f"user-{os.getpid()}-{first + n}" for n in range(number))
-        made = stores.create_many(store, sessions.gateway.authority, users, PAYLOAD)
+        made = stores.create_many(sessions._store, sessions.gateway.authority, users, PAYLOAD)
         return [token for token in made if numbers.random() < chance]
 
 

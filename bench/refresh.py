@@ -41,7 +41,7 @@ import harness
 import stores
 from fastverify import AsyncSessions, Issued, Sessions, TokenTheftDetected, Unauthorised
 from fastverify.session import handle_bytes
-from fastverify.store import Call
+from fastverify.store import Call, open_store
 
 try:
     import uvloop
@@ -85,7 +85,7 @@ def main() -> int:
 
 def prove(server: stores.Server) -> None:
     """End the program if a refresh is not a rotation, or a bad token is not refused."""
-    with Sessions.connect(server.url, stores.settings(exchange_seconds=0)) as sessions:
+    with stores.patient_sessions(server.url, stores.settings(exchange_seconds=0)) as sessions:
         first = sessions.create("prover", payload=PAYLOAD)
         second = sessions.refresh(first.refresh_token)
         expect(second.refresh_token_changed and second.refresh_token != first.refresh_token, "the token did not rotate")
@@ -160,7 +160,7 @@ class Contenders:
         self._closing: list[Callable[[], object]] = []
         self._config = stores.settings(exchange_seconds=0)
         self._chains: list[list[Issued]] = []
-        self._sessions = Sessions.connect(url, self._config)
+        self._sessions = stores.patient_sessions(url, self._config)
         for name, make_loop in LOOPS.items():
             self._add_asyncio(url, name, make_loop)
         for number in (1, THREADS):
@@ -169,7 +169,7 @@ class Contenders:
     def _add_asyncio(self, url: str, name: str, make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         runner = asyncio.Runner(loop_factory=make_loop)
         client = redis.asyncio.Redis.from_url(url, protocol=2)
-        sessions = AsyncSessions.connect(url, self._config)
+        sessions = AsyncSessions(open_store(url, **stores.PATIENT), self._config, wait=stores.READY_SECONDS)
         chain, tag, handle = self._new_chain(TASKS)
         digest = runner.run(client.script_load(BARE))
         runner.run(sessions.jwks())  # waits until it is ready

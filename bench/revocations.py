@@ -65,7 +65,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory() as folder,
         stores.server(Path(folder), **{"auto-aof-rewrite-percentage": "0"}) as server,
-        Sessions.connect(server.url, stores.settings()) as sessions,
+        stores.patient_sessions(server.url, stores.settings()) as sessions,
     ):
         results = {
             "reach": {mode: reach(server, sessions, mode, arguments.revocations) for mode in MODES},
@@ -136,7 +136,7 @@ def reach(server: stores.Server, sessions: Sessions, mode: str, number: int) -> 
 def watch(pipe: Connection, url: str, issuer: str, threads: int) -> None:
     """In the child: when each of the tokens was refused, which are revoked in this order."""
     doomed, others = pipe.recv()
-    with SessionVerifier.connect(url, issuer=issuer) as gateway:
+    with SessionVerifier.connect(url, issuer=issuer, wait=stores.READY_SECONDS) as gateway:
         expect(not any(refused(gateway, token) for token in (*doomed, *others)), "a good token is refused")
         pipe.send("accepted")
         done, counts = threading.Event(), itertools.count()

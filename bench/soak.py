@@ -48,14 +48,12 @@ from fastverify import (
     AsyncSessions,
     Config,
     Issued,
-    Sessions,
     SessionVerifier,
     StoreUnavailable,
     TokenTheftDetected,
     Unauthorised,
 )
 from fastverify.placement import Placement
-from fastverify.store import open_store
 
 PAYLOAD = {"role": "editor", "permissions": ["read", "write", "share"], "plan": "team", "locale": "en-GB"}
 TOKEN_SIZE = 96
@@ -242,11 +240,10 @@ class Service:
 
     def fill(self) -> None:
         """The sessions that live when the run begins."""
-        part, store = self._part, open_store(self._part.url, command=10.0, total=30.0)
-        with Sessions(store, config()) as sessions:
-            sessions.jwks()
+        part = self._part
+        with stores.patient_sessions(part.url, config()) as sessions:
             users = (f"user-{part.number}-{n}" for n in range(part.sessions))
-            for token in stores.create_many(store, sessions.gateway.authority, users, PAYLOAD):
+            for token in stores.create_many(sessions._store, sessions.gateway.authority, users, PAYLOAD):
                 self._fleet.append(token)
                 if not len(self._fleet) % 5_000:
                     self._pipe.send(("filling", len(self._fleet)))
@@ -310,8 +307,8 @@ class Service:
             self._recent.append(issued)
 
     async def _revoke(self, sessions: AsyncSessions) -> None:
-        """End one of those that signed in a while ago, and tell the gateways its access token."""
-        if len(self._recent) < 10:
+        """End the one that signed in longest ago, and tell the gateways its access token."""
+        if not self._recent:
             return
         issued = self._recent.popleft()
         there = await self._timed("revoke", sessions.revoke(issued.session.handle))

@@ -210,7 +210,7 @@ def test_soak_counts_operations_and_finds_no_breach_when_the_server_stands_still
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "soak.json"
-    arguments = "--sessions 300 --entries 2000 --minutes 0.1 --services 1 --gateways 1 --fault stop@0.04:0.5".split()
+    arguments = "--sessions 300 --entries 2000 --minutes 0.2 --services 1 --gateways 1 --fault stop@0.04:0.5".split()
     monkeypatch.setattr(sys, "argv", ["soak", *arguments, "--revocations", "50", "--json", str(file)])
     monkeypatch.setattr(soak, "REPORT", 0.5)
     assert soak.main() == 0
