@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["fix_requirements", "fix_stores", "fix_lab"]
+pytest_plugins = ["fix_requirements", "fix_stores", "fix_topologies", "fix_lab"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -42,19 +42,14 @@ class LaunchedServer:
         self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._watchdog: subprocess.Popen[bytes] | None = None
+        self._frozen: int | None = None
 
     def start(self) -> None:
         """Start it and wait until it serves."""
-        settings: dict[str, str | tuple[str, ...]]
-        settings = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.directory), "save": ""}
-        settings |= {"appendonly": "yes", "appendfsync": "always", "enable-debug-command": "yes"} | self.settings
-        command = [self.binary]
-        for name, value in settings.items():
-            command += [f"--{name}", *((value,) if isinstance(value, str) else value)]
         log = self.directory / "server.log"
         with log.open("ab") as output:
             self._watchdog = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(embedded._WATCHDOG), *command],
+                [sys.executable, "-I", "-S", str(embedded._WATCHDOG), *self._command()],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -65,8 +60,14 @@ class LaunchedServer:
             assert time.monotonic() < deadline, f"{self.binary} does not serve: {log.read_text()[-1000:]}"
             time.sleep(0.005)
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and not stopped or killed since."""
+        return self._watchdog is not None
+
     def stop(self) -> None:
         """Stop it in good order, if it runs."""
+        self.thaw()
         if self._watchdog is not None:
             assert self._watchdog.stdin is not None
             self._watchdog.stdin.close()
@@ -76,25 +77,47 @@ class LaunchedServer:
     def kill(self) -> None:
         """End it with SIGKILL, and wait until it is gone."""
         assert self._watchdog is not None
-        with self.client() as client:
-            os.kill(client.info("server")["process_id"], signal.SIGKILL)
+        os.kill(self._frozen or self._pid(), signal.SIGKILL)
+        self._frozen = None
         self._watchdog.wait(WAIT)
         self.stop()
 
+    def freeze(self) -> None:
+        """Make it stand still (SIGSTOP): it is there, and says nothing."""
+        self._frozen = self._pid()
+        os.kill(self._frozen, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on, if it was made to stand still."""
+        if self._frozen is not None:
+            os.kill(self._frozen, signal.SIGCONT)
+            self._frozen = None
+
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Makes it stand still (SIGSTOP): it is there, and says nothing."""
-        with self.client() as client:
-            pid = client.info("server")["process_id"]
-        os.kill(pid, signal.SIGSTOP)
+        """Makes it stand still (SIGSTOP) for a while."""
+        self.freeze()
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            self.thaw()
 
     def client(self) -> redis.Redis:
         """A plain client, to look and to meddle with."""
-        return redis.Redis(port=self.port, password=self.settings.get("requirepass"))
+        return redis.Redis(port=self.port, password=self.settings.get("requirepass"), protocol=2)
+
+    def _command(self) -> list[str]:
+        settings: dict[str, str | tuple[str, ...]]
+        settings = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.directory), "save": ""}
+        settings |= {"appendonly": "yes", "appendfsync": "always", "enable-debug-command": "yes"} | self.settings
+        command = [self.binary]
+        for name, value in settings.items():
+            command += [f"--{name}", *((value,) if isinstance(value, str) else value)]
+        return command
+
+    def _pid(self) -> int:
+        with self.client() as client:
+            return int(client.info("server")["process_id"])
 
     def _serves(self) -> bool:
         """Whether it answers, and not that it is still loading its data. (Where it talks TLS: whether it listens.)"""
@@ -116,6 +139,11 @@ def _free_port() -> int:
             port = int(probe.getsockname()[1])
         if port <= 55_535:
             return port
+
+
+def server_binary(kind: str) -> str:
+    """The server program: "valkey", the embedded one, or "redis", Debian's."""
+    return embedded.find_binary() if kind == "valkey" else debian_redis()
 
 
 def debian_redis() -> str:
@@ -164,8 +192,7 @@ def launch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launch]:
     def start(**settings: str | tuple[str, ...]) -> LaunchedServer:
         directory = tmp_path / f"server{len(started)}"
         directory.mkdir()
-        binary = embedded.find_binary() if request.param == "valkey" else debian_redis()
-        server = LaunchedServer(binary, directory, **settings)
+        server = LaunchedServer(server_binary(request.param), directory, **settings)
         started.append(server)
         server.start()
         return server
