@@ -8,7 +8,7 @@ excused is counted, and so is how often each rule was put to the test: a rule th
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -111,6 +111,11 @@ class Life:
     verifies: list[Event] = field(default_factory=list)
     infos: list[Event] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
+
+    @property
+    def ends_at(self) -> int:
+        """The absolute expiry, as it was told first."""
+        return next((event.ends_at for event in (self.created, *self.infos) if event.ends_at), 0)
 
 
 def check(events: Iterable[Event], rules: Rules) -> Report:
@@ -219,7 +224,7 @@ class _Checker:
         loss = self._loss(life.created)
         if loss is not None and loss.began <= event.ended:
             return "lost by a fault"
-        if life.created.ends_at and event.wall + _TICK >= life.created.ends_at:
+        if life.ends_at and event.wall + _TICK >= life.ends_at:
             return "at the end of its absolute lifetime"
         return ""
 
@@ -364,7 +369,7 @@ class _Checker:
                 self.report.test("a", event.result != "ok", "a blacklisted token is accepted", revoked, event)
 
     def _check_expiry(self, life: Life) -> None:
-        end = life.created.ends_at
+        end = life.ends_at
         for event in life.infos:
             if event.ends_at and end:
                 self.report.test("I7", event.ends_at == end, "the absolute expiry has moved", life.created, event)
@@ -409,7 +414,8 @@ class _Checker:
         bounds = [fault.began for fault in faults[1:]] + [end]
         for fault, until in zip(faults, bounds, strict=False):
             recent = fault.began - 10
-            first, last, beyond = (bisect_left(asked, at, key=_ended) for at in (recent, fault.began, until))
+            first, last = (bisect_left(asked, at, key=_ended) for at in (recent, fault.began))
+            beyond = bisect_right(asked, until, key=_ended)
             before = {_service(event) for event in asked[first:last] if event.result == "ok"}
             after = [event for event in asked[last:beyond] if fault.ended <= event.began]
             wanted = before & {_service(e) for e in after}

@@ -1,0 +1,255 @@
+"""What a run is made of: a store, the processes that use it, the proxies in between, and a hand on all of them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+from fix_stores import WAIT, LaunchedServer
+
+from fastverify.placement import Placement
+from fastverify.store import embedded
+
+from .journal import Journal
+from .proxy import Proxy
+from .rpc import Caller, Message
+from .workload import Setup
+
+_TESTS = Path(__file__).resolve().parent.parent
+
+
+class Process:
+    """One of the workload's processes; it ends with this one, for it lives as long as its standard input."""
+
+    def __init__(self, folder: Path, role: str, name: str, *url: str) -> None:
+        self.name = name
+        path = os.pathsep.join([str(_TESTS), str(_TESTS.parent), os.environ.get("PYTHONPATH", "")])
+        with (folder / f"{name}.log").open("ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "faults.workload", role, name, str(folder), *url],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"PYTHONPATH": path},
+            )
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self._child.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._child.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL; returns when it is gone."""
+        self._child.kill()
+        self._child.wait(WAIT)
+        self._close()
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self.thaw()
+        self._close()
+        try:
+            self._child.wait(WAIT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _close(self) -> None:
+        assert self._child.stdin is not None
+        with suppress(OSError):
+            self._child.stdin.close()
+
+
+class Rig:
+    """A run. ``stretch`` makes the faults that take time last so much longer than their shortest."""
+
+    topology = ""
+
+    def __init__(self, folder: Path, setup: Setup, *, stretch: float = 1.0, say: Callable[[str], None] = print) -> None:
+        self.folder, self.setup, self.stretch, self.say = folder, setup, stretch, say
+        self.random = random.Random(setup.seed)
+        self.caller = Caller(folder, WAIT)
+        self.processes: dict[str, Process] = {}
+        self._forks = 0
+        setup.save(folder)
+        self.journal = Journal(folder, "faults")
+
+    # --- to be said by each topology ---
+
+    def start_store(self) -> None:
+        """Start the servers."""
+        raise NotImplementedError
+
+    def stop_store(self) -> None:
+        """End them."""
+        raise NotImplementedError
+
+    def url(self, process: str) -> str:
+        """Where a process finds the store."""
+        raise NotImplementedError
+
+    def primaries(self) -> list[LaunchedServer]:
+        """The servers that writes go to."""
+        raise NotImplementedError
+
+    # --- the processes ---
+
+    def start(self) -> None:
+        """Start all of it, and wait until sessions can be made and tokens verified."""
+        self.start_store()
+        for name in self.setup.services:
+            self.processes[name] = Process(self.folder, "service", name, self.url(name))
+        for name in self.setup.gateways:
+            self.processes[name] = Process(self.folder, "gateway", name, self.url(name))
+        for name in self.setup.services:
+            self.wait_for(name)
+        self.processes["clients"] = Process(self.folder, "clients", "clients")
+
+    def stop(self) -> None:
+        """End it: the clients first, for what they are told last is to be written down."""
+        for name in ("clients", *self.setup.services, *self.setup.gateways):
+            if name in self.processes:
+                self.processes.pop(name).stop()
+        self.caller.close()
+        self.stop_store()
+
+    def restart(self, name: str) -> None:
+        """Kill a process, and start it anew after a while."""
+        self.processes[name].kill()
+        self.caller.forget(name)
+        self.rest(0.5)
+        role = "service" if name in self.setup.services else "gateway"
+        self.processes[name] = Process(self.folder, role, name, self.url(name))
+        self.wait_for(name)
+
+    def wait_for(self, name: str) -> None:
+        """Wait until a process answers."""
+        deadline = time.monotonic() + WAIT
+        while self.ask(name, "set_clock", offset=0.0)["result"] != "ok":
+            assert time.monotonic() < deadline, (self.folder / f"{name}.log").read_text()[-2000:]
+            time.sleep(0.05)
+
+    def ask(self, process: str, operation: str, **arguments: Any) -> Message:
+        """Ask one of the processes."""
+        return self.caller.ask(process, {"do": operation, **arguments})
+
+    def fork(self, gateway: str) -> None:
+        """Fork a gateway."""
+        self._forks += 1
+        self.ask(gateway, "fork", child=f"{gateway}-child{self._forks}")
+
+    # --- faults ---
+
+    def rest(self, seconds: float) -> None:
+        """Let a fault last."""
+        time.sleep(seconds * self.stretch)
+
+    @contextmanager
+    def fault(self, name: str, note: str = "", **said: Any) -> Iterator[dict[str, Any]]:
+        """Write a fault down, from its beginning to the moment when the store answers again.
+
+        What is found out meanwhile of its effects can be put into the dictionary that is given.
+        """
+        began = time.monotonic()
+        self.say(f"{name}{f' ({note})' if note else ''}")
+        yield said
+        self.wait_for_answers()
+        self.journal.write("fault", began, fault=name, note=note, **said)
+
+    def wait_for_answers(self) -> None:
+        """Wait until every shard can be written to. Asked of the servers, not by way of the library."""
+        deadline = time.monotonic() + WAIT
+        while not all(self._answers(server) for server in self.primaries()):
+            assert time.monotonic() < deadline, "the store does not answer"
+            time.sleep(0.01)
+
+    @staticmethod
+    def _answers(server: LaunchedServer) -> bool:
+        try:
+            with server.client() as client:
+                found = client.info()
+                return found["role"] == "master" and not found["loading"]
+        except redis.RedisError:
+            return False
+
+    @property
+    def tags(self) -> list[str]:
+        """The hash tags of the shards."""
+        return Placement(self.setup.prefix, self.setup.shards).tags
+
+
+class Standalone(Rig):
+    """One server, and a replica that nobody is told of; a proxy in front of it for each process.
+
+    The replica follows through a proxy too: so it can be made to miss what the primary acknowledges.
+    """
+
+    topology = "standalone"
+
+    def start_store(self) -> None:
+        binary = embedded.find_binary()
+        common = {"repl-diskless-sync-delay": "0", "appendfsync": "everysec"}
+        self.primary = self._launch(binary, "primary", common)
+        self.link = Proxy(self.primary.port)
+        self.replica = self._launch(binary, "replica", common | {"replicaof": ("127.0.0.1", str(self.link.port))})
+        self.wait_for_replica()
+        names = (*self.setup.services, *self.setup.gateways)
+        self.proxies = {name: Proxy(self.primary.port) for name in names}
+
+    def _launch(self, binary: str, name: str, settings: dict[str, Any]) -> LaunchedServer:
+        folder = self.folder / name
+        folder.mkdir()
+        server = LaunchedServer(binary, folder, **settings)
+        server.start()
+        return server
+
+    def stop_store(self) -> None:
+        for proxy in (*self.proxies.values(), self.link):
+            proxy.close()
+        self.replica.stop()
+        self.primary.stop()
+
+    def url(self, process: str) -> str:
+        return self.proxies[process].url
+
+    def primaries(self) -> list[LaunchedServer]:
+        return [self.primary]
+
+    def wait_for_replica(self) -> None:
+        """Wait until the replica has all that the primary has now."""
+        deadline = time.monotonic() + WAIT
+        with self.primary.client() as primary, self.replica.client() as replica:
+            at = int(primary.info("replication")["master_repl_offset"])
+            while True:
+                found = replica.info("replication")
+                linked = found.get("master_link_status") == "up"
+                if linked and int(found["slave_repl_offset"]) >= at:
+                    return
+                assert time.monotonic() < deadline, "the replica does not follow"
+                time.sleep(0.01)
+
+    def swap(self) -> None:
+        """Make the replica the primary for everybody, and the primary its replica."""
+        with self.replica.client() as client:
+            client.replicaof("NO", "ONE")
+        for proxy in self.proxies.values():
+            proxy.switch(self.replica.port)
+        self.primary, self.replica = self.replica, self.primary
+        self.link.switch(self.primary.port)
+        self.link.restore()
+        with self.replica.client() as client:
+            client.replicaof("127.0.0.1", self.link.port)
+
+
+RIGS: dict[str, type[Rig]] = {"standalone": Standalone}
