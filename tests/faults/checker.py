@@ -169,7 +169,9 @@ class _Checker:
             ):
                 for event in scoped[scope, target]:
                     if made.began <= event.ended:
-                        life.ends.append(End(event, event.result == "ok" and made.ended < event.began))
+                        # A user's sessions are those that the store knows of.
+                        known = scope == "session" or not self._lost(made, event)
+                        life.ends.append(End(event, event.result == "ok" and made.ended < event.began and known))
         self._tokens = {
             target: min(events, key=lambda event: event.ended)
             for (scope, target), events in scoped.items()
@@ -177,13 +179,17 @@ class _Checker:
         }
         return lives.values()
 
-    def _loss(self, event: Event) -> Event | None:
-        """The fault that may have made undone what this event wrote."""
-        for fault in self._losses:
-            assert fault.lost_from is not None and fault.lost_to is not None
-            if event.began <= fault.lost_to and event.ended >= fault.lost_from:
-                return fault
-        return None
+    def _losses_of(self, event: Event) -> list[Event]:
+        """The faults that may have made undone what this event wrote."""
+        return [
+            fault
+            for fault in self._losses
+            if event.began <= (fault.lost_to or 0.0) and event.ended >= (fault.lost_from or 0.0)
+        ]
+
+    def _lost(self, event: Event, by: Event) -> Event | None:
+        """The fault that may have made undone what an event wrote, when another event had ended."""
+        return next((fault for fault in self._losses_of(event) if fault.began <= by.ended), None)
 
     def _find_holds(self) -> Iterator[tuple[int, float, float]]:
         """When a new primary held back, at the longest: shard, from, to."""
@@ -212,7 +218,7 @@ class _Checker:
             (
                 max(event.generation, event.child_generation)
                 for event in life.refreshes
-                if event.result == "ok" and event.ended < before.began and self._loss(event) is None
+                if event.result == "ok" and event.ended < before.began and self._lost(event, before) is None
             ),
             default=0,
         )
@@ -221,8 +227,7 @@ class _Checker:
         """Why the session may be over when this event ended; empty: it cannot be."""
         if any(end.event.began <= event.ended for end in life.ends):
             return "revoked, or theft found"
-        loss = self._loss(life.created)
-        if loss is not None and loss.began <= event.ended:
+        if self._lost(life.created, event):
             return "lost by a fault"
         if life.ends_at and event.wall + _TICK >= life.ends_at:
             return "at the end of its absolute lifetime"
@@ -233,13 +238,17 @@ class _Checker:
         for end in life.ends:
             if not end.sure:
                 continue
-            loss, durable = self._loss(end.event), end.event.wait == "replicated"
-            if loss is None or (durable and loss.lost_from != 0):
-                yield end, "b" if loss is not None else "", end.event.ended, inf
+            losses = self._losses_of(end.event)
+            if end.event.wait == "replicated":
+                kept = [loss for loss in losses if loss.lost_from != 0]
+                losses = [loss for loss in losses if loss.lost_from == 0]
+                yield end, "b" if kept else "", end.event.ended, losses[0].began if losses else inf
                 continue
-            yield end, "", end.event.ended, loss.began
-            if self.rules.push_back is not None and self._survives(life, loss):
-                yield end, "b", loss.ended + self.rules.push_back, inf
+            bounds = [*(loss.began for loss in losses), inf]
+            yield end, "", end.event.ended, bounds[0]
+            for loss, until in zip(losses, bounds[1:], strict=True):
+                if self.rules.push_back is not None and self._survives(life, loss):
+                    yield end, "b", loss.ended + self.rules.push_back, until
 
     def _survives(self, life: Life, loss: Event) -> bool:
         """Whether a gateway that outlived a fault had refused the session before it."""
@@ -293,7 +302,8 @@ class _Checker:
         return [
             use
             for use in life.refreshes
-            if use.result == "ok" and use.generation > event.generation and use.ended < bound and not self._loss(use)
+            if use.result == "ok" and use.generation > event.generation and use.ended < bound
+            if not self._lost(use, event)
         ][:1]
 
     def _theft_has_cause(self, life: Life, event: Event, known: int) -> bool:
@@ -323,9 +333,9 @@ class _Checker:
     def _check_ends(self, life: Life) -> None:
         for end, claim, begin, until in self._enforced(life):
             self._check_end(life, end, claim, begin, until)
-        loss = self._loss(life.created)
-        if loss is not None and loss.lost_from == 0:
-            self._check_emptied(life, loss)
+        for loss in self._losses_of(life.created):
+            if loss.lost_from == 0:
+                self._check_emptied(life, loss)
         refused: dict[str, Event] = {}
         for event in life.verifies:
             if event.result == "unauthorised":
@@ -362,9 +372,11 @@ class _Checker:
                 self.report.test("I5", event.result not in ("ok", "busy"), what, loss, event)
 
     def _check_token(self, life: Life, revoked: Event) -> None:
-        if revoked.result != "ok" or self._loss(revoked):
+        if revoked.result != "ok":
             return
         for event in life.verifies:
+            if self._lost(revoked, event):
+                continue
             if event.token == revoked.target and event.began > revoked.ended + self.rules.staleness + self.rules.slack:
                 self.report.test("a", event.result != "ok", "a blacklisted token is accepted", revoked, event)
 

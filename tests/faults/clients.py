@@ -40,6 +40,7 @@ class Jar:
     #: What the journal is told of the access token.
     said: Message = field(default_factory=dict)
     over: bool = False
+    born: float = field(default_factory=time.monotonic)
     #: Tokens that were exchanged: generation, token, and when their child was first used.
     exchanged: list[tuple[int, str, float]] = field(default_factory=list, repr=False)
 
@@ -174,7 +175,7 @@ class _Browser(_Client):
         self.tabs.shutdown()
 
     def sign_in(self) -> Jar | None:
-        lifetime = self.random.choice((None, None, None, 15))
+        lifetime = 15 if self.random.random() < 0.15 else None
         message = {"user": self.user, "tenant": self.tenant, "lifetime": lifetime}
         service = self.random.choice(self.setup.services)
         began = time.monotonic()
@@ -193,9 +194,9 @@ class _Browser(_Client):
 
     def use(self, jar: Jar) -> None:
         """Live with a session until it ends, by oneself or by somebody."""
-        end = time.monotonic() + self.random.uniform(8, 80)
+        end = time.monotonic() + self.random.uniform(15, 120)
         due = time.monotonic() + self.random.uniform(0.5, 3)
-        while self.world.pause(self.random.uniform(0.04, 0.16)) and not jar.over:
+        while self.world.pause(self.random.uniform(0.05, 0.25)) and not jar.over:
             if self.show(jar) == "try_refresh" or time.monotonic() > due:
                 self.renew(jar)
                 due = time.monotonic() + self.random.uniform(0.5, 3)
@@ -236,7 +237,7 @@ class _Thief(_Client):
     def live(self) -> None:
         while self.world.pause(0.3):
             for jar in self.world.some(self.world.jars):
-                if self.random.random() < 0.15 and (stolen := self._worth(jar)):
+                if self.random.random() < 0.3 and (stolen := self._worth(jar)):
                     self.replay(jar, *stolen)
                     break
 
@@ -264,8 +265,8 @@ class _Revoker(_Client):
     def live(self) -> None:
         while self.world.pause(self.random.uniform(0.5, 1.5)):
             jars = self.world.some(self.world.jars)
-            if jars:
-                self.end(self.random.choice(jars))
+            if jars:  # rather the young ones: a session must grow old to be rotated and stolen from
+                self.end(max(self.random.choices(jars, k=4), key=lambda jar: jar.born))
 
     def end(self, jar: Jar) -> None:
         scope = self.random.choices(("session", "user"), (8, 1))[0]

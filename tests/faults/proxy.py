@@ -38,6 +38,8 @@ class _Link:
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client, self.server = client, server
         self.lossy = False
+        #: The client was told that no more comes.
+        self.ended = False
 
     def reset(self) -> None:
         for writer in (self.client, self.server):
@@ -47,6 +49,7 @@ class _Link:
 
     def half_close(self) -> None:
         """Tell the client that no more will come; what it sends still passes."""
+        self.ended = True
         with suppress(OSError):
             self.client.write_eof()
 
@@ -181,6 +184,8 @@ class Proxy:
                 await lane.open.wait()
                 if lane.dropping:
                     link.lossy = True
+                    continue
+                if link.ended and writer is link.client:
                     continue
                 if lane.rest is not None:
                     data, lane.rest = data[: lane.rest], None

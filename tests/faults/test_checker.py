@@ -98,7 +98,7 @@ def breaches() -> Iterator[Any]:
     def case(rule: str, name: str, *events: Event, **rules: Any) -> Any:
         return pytest.param(rule, events, rules, id=f"{rule}-{name}")
 
-    steal = dict(who="thief")
+    steal = {"who": "thief"}
     yield case("I1", "two_children", create(), refresh(30, 0, 1), refresh(31, 0, 1, child="another"))
     yield case("I1", "two_behind_accepted", create(), refresh(30, 0, 1), refresh(60, 1, 2), refresh(61, 0, 2))
     yield case("I2", "decreases", create(), refresh(30, 0, 1), refresh(60, 1, 2), refresh(61, 1, 1))
@@ -115,6 +115,8 @@ def breaches() -> Iterator[Any]:
                refresh(61, 0, 2, **steal))  # fmt: skip
     yield case("I4", "accepted_after_the_hold", create(), fault(20, 21, new_primary=True), refresh(22, 0, 0),
                refresh(50, 0, 1), refresh(51, 1, 1), refresh(70, 0, 1, **steal))  # fmt: skip
+    yield case("I4", "accepted_before_the_store_was_emptied", create(), refresh(30, 0, 1), refresh(60, 1, 1),
+               refresh(75, 0, 1, **steal), fault(90, 91, lost_from=0, lost_to=90))  # fmt: skip
     yield case("I5", "refreshed_after_revocation", create(), revoke(10), refresh(11, 0, 0))
     yield case("I5", "refreshed_after_user", create(), revoke(10, scope="user", target="ann"), refresh(11, 0, 0))
     yield case("I5", "refreshed_after_tenant", create(), revoke(10, scope="tenant", target="public"),
@@ -181,6 +183,8 @@ def excuses() -> Iterator[Any]:
                refresh(58, 1, 1), refresh(70, 0, 1, who="thief"))  # fmt: skip
     yield case("revocation_lost", create(), revoke(9.5), fault(10, 11, lost_from=9, lost_to=10), refresh(12, 0, 0),
                verify(20))  # fmt: skip
+    yield case("revocation_of_a_user_whose_session_was_lost", create(9.5), fault(10, 11, lost_from=9, lost_to=10),
+               revoke(12, scope="user", target="ann"), verify(30))  # fmt: skip
     yield case("absolute_end", create(ends_at=20, expires_at=20), refresh(21, 0, None, result="unauthorised"),
                verify(21, "try_refresh", expires_at=20))  # fmt: skip
     yield case("accepted_within_B", create(), revoke(10), verify(14.9))
