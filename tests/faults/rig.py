@@ -112,8 +112,9 @@ class Rig:
             self.processes[name] = Process(self.folder, "service", name, self.url(name))
         for name in self.setup.gateways:
             self.processes[name] = Process(self.folder, "gateway", name, self.url(name))
-        for name in self.setup.services:
+        for name in (*self.setup.services, *self.setup.gateways):
             self.wait_for(name)
+        self.wait_for_service()
         self.processes["clients"] = Process(self.folder, "clients", "clients")
 
     def stop(self) -> None:
@@ -135,8 +136,37 @@ class Rig:
 
     def wait_for(self, name: str) -> None:
         """Wait until a process answers."""
+        self._until(time.monotonic() + WAIT, name, lambda: self.ask(name, "set_clock", offset=0.0)["result"] == "ok")
+
+    def wait_for_service(self) -> None:
+        """Wait until each service does all that it is for, in every shard, and each gateway accepts what it made."""
         deadline = time.monotonic() + WAIT
-        while self.ask(name, "set_clock", offset=0.0)["result"] != "ok":
+        for service in self.setup.services:
+            for user in self._probes:
+                self._until(deadline, service, lambda service=service, user=user: self._serves(service, user))
+
+    def _serves(self, service: str, user: str) -> bool:
+        made = self.ask(service, "create", user=user, tenant="public", lifetime=None)
+        if made["result"] != "ok" or self.ask(service, "refresh", token=made["refresh"])["result"] != "ok":
+            return False
+        said = {"session": made["answered"], "who": "probe"}
+        verdicts = [
+            self.ask(each, "verify", access=made["access"], said=said)["result"] for each in self.setup.gateways
+        ]
+        ended = self.ask(service, "revoke", scope="session", target=made["answered"], wait="")["result"]
+        return ended == "ok" and all(verdict == "ok" for verdict in verdicts)
+
+    @property
+    def _probes(self) -> list[str]:
+        """A user in each shard."""
+        placement = Placement(self.setup.prefix, self.setup.shards)
+        users = {
+            placement.shard_of_user(f"probe-{number}"): f"probe-{number}" for number in range(20 * placement.shards)
+        }
+        return list(users.values())
+
+    def _until(self, deadline: float, name: str, check: Callable[[], bool]) -> None:
+        while not check():
             assert time.monotonic() < deadline, (self.folder / f"{name}.log").read_text()[-2000:]
             time.sleep(0.05)
 

@@ -27,8 +27,8 @@ from .workload import Setup
 
 #: Seconds before the first fault: some sessions must be old enough to have been rotated.
 WARM_UP = 14.0
-#: Seconds between faults, in which service has to return.
-SETTLE = 3.5
+#: Seconds from the return of service to the next fault.
+SETTLE = 2.0
 
 
 def faults_of(topology: str) -> list[str]:
@@ -43,6 +43,7 @@ def run(rig: Rig, faults: Iterable[str], *, warm_up: float = WARM_UP, settle: fl
         time.sleep(warm_up)
         for name in faults:
             FAULTS[name].inject(rig)
+            rig.wait_for_service()
             time.sleep(settle)
         time.sleep(rig.setup.staleness + 1)  # ghosts come again, to be refused
     finally:
