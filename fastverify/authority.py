@@ -14,6 +14,8 @@ from .records import Record
 from .session import Issued, Session, format_handle
 from .tokens import ServiceKeys, anti_csrf_token, front_token, minted_session, refresh_token_hash, signing_input
 
+#: Seconds that a revoked key stays revoked: whoever has its private part makes tokens that expire when he likes.
+KEY_ENTRY_LIFE = 366 * 24 * 3600
 #: Seconds that a revocation outlives the longest access token: leeway, and clocks that disagree.
 REVOCATION_MARGIN = 60 + 300
 
@@ -73,18 +75,31 @@ class Authority:
         }
         self.sign({**payload, **sample}, now)
 
-    def issue(self, record: Record, refresh_token: str, *, changed: bool, now: float) -> Issued:
-        """The tokens of a record's current generation (wire.md section 1.1, version 5: the ten claims)."""
-        issued_at = int(now)
-        expires_at = min(issued_at + self.config.access_token_lifetime, record.absolute_expires_at // 1000)
-        if expires_at <= issued_at:
+    def issue(
+        self, record: Record, refresh_token: str, *, changed: bool, now: float, store_now: int, mark: int
+    ) -> Issued:
+        """The tokens of a record's current generation (wire.md section 1.1, version 5: the ten claims).
+
+        Args:
+            record: the session's, as it is now.
+            refresh_token: of that generation.
+            changed: whether the client does not have it yet.
+            now: seconds since the epoch, by this process's clock.
+            store_now: milliseconds since the epoch, by the clock of the shard's primary.
+            mark: the newest that concerns the session, in milliseconds since the epoch; 0 if there is none.
+        """
+        iat = issued_at(now, store_now, mark)
+        expires_at = min(
+            max(int(now), iat) + self.config.access_token_lifetime, record.absolute_expires_at // 1000
+        )
+        if expires_at <= iat:
             raise Unauthorised("the session has reached the end of its absolute lifetime")
         csrf = anti_csrf_token(record.secret) if record.anti_csrf else None
         payload = {
             **record.payload,
             "sub": record.user_id,
             "exp": expires_at,
-            "iat": issued_at,
+            "iat": iat,
             "sessionHandle": format_handle(record.handle, record.tenant),
             "refreshTokenHash1": refresh_token_hash(refresh_token, record.generation),
             "parentRefreshTokenHash1": None,
@@ -95,10 +110,10 @@ class Authority:
         }
         return self._issued(payload, refresh_token, changed, record.idle_expires_at // 1000, csrf, now)
 
-    def reissue(self, session: Session, record: Record, now: float) -> Issued:
+    def reissue(self, session: Session, record: Record, *, now: float, store_now: int, mark: int) -> Issued:
         """Another access token for the same refresh token, with the record's present payload and the same expiry."""
         default = {name: session.claims[name] for name in session.claims if name not in session.payload}
-        payload = {**record.payload, **default, "iat": int(now)}
+        payload = {**record.payload, **default, "iat": issued_at(now, store_now, mark)}
         expires_at = record.idle_expires_at // 1000
         return self._issued(payload, "", False, expires_at, session.claims["antiCsrfToken"], now)
 
@@ -121,3 +136,15 @@ class Authority:
             front_token=front_token(session.claims),
             anti_csrf_token=csrf,
         )
+
+
+def issued_at(now: float, store_now: int, mark: int) -> int:
+    """The ``iat`` of a token, which marks are compared with.
+
+    A mark is of the store's clock. A process whose clock is a little ahead of that would issue tokens that a later mark
+    does not concern; and a token issued after a mark, in the same second, is not to be taken for one from before.
+    """
+    at = int(now)
+    if 0 < now - store_now / 1000 < REVOCATION_MARGIN:
+        at = store_now // 1000
+    return max(at, mark // 1000 + 1) if mark else at

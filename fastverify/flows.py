@@ -10,11 +10,12 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from .authority import Authority
+from .authority import KEY_ENTRY_LIFE, Authority, issued_at
+from .entries import everything_entry, key_entry, session_entry, tenant_entry, token_entry
 from .errors import (
     InvalidClaim,
     StoreUnavailable,
@@ -26,7 +27,7 @@ from .key_ring import RingKey
 from .placement import Placement, root_tag
 from .records import Record, json_object, json_value, member_field, pack
 from .session import DEFAULT_TENANT, Issued, Session, SessionInfo, format_handle, handle_bytes
-from .store.calls import Call, Flow
+from .store.calls import Call, Flow, Pause
 from .tokens import (
     SECRET_BYTES,
     anti_csrf_token,
@@ -49,15 +50,38 @@ _NONCE_BYTES = 16
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_USER_ID = 256
 
+#: What a mark of everybody is named; no tenant can be.
+EVERYBODY = "*"
+
 _audit = logging.getLogger("fastverify.audit")
+_log = logging.getLogger("fastverify.store")
+
+
+#: What a revocation is to wait for: that a replica has it, or that every verifier that still serves has applied it.
+Wait: TypeAlias = Literal["replicated", "propagated"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where in a shard's log a revocation was written."""
+
+    tag: str
+    seq: int
+    nonce: bytes
+    #: Replicas that have it; None where the primary has none.
+    replicas: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
-    """A flow's result, with the sessions that it ended: the process refuses those at once, before it hears of them."""
+    """A flow's result, with what it revoked: the process refuses that at once, before it hears of it."""
 
     value: T
-    ended: tuple[bytes, ...] = ()
+    #: Revocation entries.
+    entries: tuple[bytes, ...] = ()
+    #: Seconds for which they are kept.
+    life: int = 0
+    written: tuple[Written, ...] = ()
 
 
 def create(
@@ -106,32 +130,36 @@ def create(
     )
     # Tokens first: a payload that cannot be signed leaves nothing behind in the store.
     refresh_token = encode_refresh_token(keys, draft.secret, draft.handle, 0)
-    issued = authority.issue(draft, refresh_token, changed=True, now=now)
-
+    issued = authority.issue(draft, refresh_token, changed=True, now=now, store_now=int(now * 1000), mark=0)
     old = _handle_or_none(previous) if previous is not None else None
     shard = authority.placement.shard_of_user(user_id)
     in_same_step = old is not None and authority.placement.shard_of_handle(old) == shard
-    fields: list[str | bytes | int] = ["login_id", draft.login_id, "tenant", tenant, "secret", draft.secret]
+    fields: list[str | bytes | int] = ["login_id", draft.login_id, "secret", draft.secret]
     fields += ["key", keys.key_id, "csrf", int(anti_csrf), "device", pack(draft.device), "data", pack(draft.data)]
     for name, value in draft.payload.items():
         fields += [member_field(name), pack(value)]
     handle = _text(draft.handle)
-    reply = yield Call(
+    reply, replicas = yield Call(
         "create",
         authority.placement.tag(shard),
         (
-            *(handle, user_id, idle * 1000, absolute * 1000, authority.debounce_ms),
+            *(handle, user_id, tenant, idle * 1000, absolute * 1000, authority.debounce_ms),
             *(config.max_sessions_per_user or 0, _text(old) if old is not None and in_same_step else ""),
             *(authority.entry_life, random(_NONCE_BYTES), *fields),
         ),
+        durable=True,
     )
-    _same(reply, handle)
-    ended = tuple(uuid.UUID(text.decode()).bytes for text in reply[4:])
+    store_now, mark, _, *others = _same(reply, handle)[1:]
+    if replicas == 0:
+        _log.warning("no replica has the new session yet; a failover now would lose it; session=%s", _short(handle))
+    ended = tuple(uuid.UUID(text.decode()).bytes for text in others)
     if old is not None and not in_same_step:
         # Another user's session, in another shard: it cannot end in the same step, so it ends in the same call.
         yield from _end(authority, (old,), random)
         ended += (old,)
-    return Outcome(issued, ended)
+    if issued.session.issued_at != issued_at(now, store_now, mark):
+        issued = authority.issue(draft, refresh_token, changed=True, now=now, store_now=store_now, mark=mark)
+    return Outcome(issued, tuple(map(session_entry, ended)), authority.entry_life)
 
 
 def refresh(
@@ -163,18 +191,18 @@ def refresh(
             *(authority.entry_life, random(_NONCE_BYTES), authority.service_keys[0].key_id, token.keys.key_id),
         ),
     )
-    verdict, rest = _same(reply, handle)[1], reply[3:]
+    verdict, store_now, *rest = _same(reply, handle)[1:]
     match verdict:
         case b"SAME" | b"ADOPTED":
             if verdict == b"ADOPTED":
                 _audit.warning("state rollback: generation %d adopted; session=%s", token.generation, _short(handle))
-            record = Record.read(token.handle, rest)
-            return Outcome(authority.issue(record, refresh_token, changed=False, now=now))
+            record, times = Record.read(token.handle, rest[1:]), {"store_now": store_now, "mark": rest[0]}
+            return Outcome(authority.issue(record, refresh_token, changed=False, now=now, **times))
         case b"ROTATED" | b"AGAIN":
-            record = Record.read(token.handle, rest)
+            record, times = Record.read(token.handle, rest[1:]), {"store_now": store_now, "mark": rest[0]}
             keys = authority.keys_named(record.key_id)
             child = encode_refresh_token(keys, record.secret, record.handle, record.generation)
-            return Outcome(authority.issue(record, child, changed=True, now=now))
+            return Outcome(authority.issue(record, child, changed=True, now=now, **times))
         case b"THEFT":
             reuse, user_id, tenant = (part.decode() for part in rest)
             _audit.warning("token theft: %s; session=%s", reuse, _short(handle))
@@ -205,8 +233,9 @@ def revoke_many(authority: Authority, handles: Iterable[str], *, random: Random)
     if isinstance(handles, str):  # its characters are no handles, and nothing would be ended
         raise TypeError("handles must be several handles, not one str")
     named = {raw: handle for handle in handles if (raw := _handle_or_none(handle)) is not None}
-    there = yield from _end(authority, named, random)
-    return Outcome([named[raw] for raw in named if raw in there], tuple(named))
+    there, written = yield from _end(authority, named, random)
+    entries = tuple(map(session_entry, named))
+    return Outcome([named[raw] for raw in named if raw in there], entries, authority.entry_life, written)
 
 
 def revoke_user(
@@ -217,14 +246,71 @@ def revoke_user(
     spare = _handle_or_none(except_handle) if except_handle is not None else None
     if except_handle is not None and spare is None:  # to spare nothing would end the very session that was meant
         raise ValueError("except_handle is not a session handle")
-    reply = yield Call(
-        "revoke_user",
-        authority.tag_of_user(user_id),
-        (user_id, tenant or "", _text(spare) if spare else "", authority.entry_life, random(_NONCE_BYTES)),
-    )
-    _same(reply, user_id)
-    ended = [(uuid.UUID(text.decode()).bytes, its.decode()) for text, its in zip(reply[1::2], reply[2::2], strict=True)]
-    return Outcome([format_handle(raw, its) for raw, its in ended], tuple(raw for raw, _ in ended))
+    nonce, tag = random(_NONCE_BYTES), authority.tag_of_user(user_id)
+    args = (user_id, tenant or "", _text(spare) if spare else "", authority.entry_life, nonce)
+    reply, replicas = yield Call("revoke_user", tag, args, durable=True)
+    seq, *pairs = _same(reply, user_id)[1:]
+    ended = [(uuid.UUID(text.decode()).bytes, its.decode()) for text, its in zip(pairs[::2], pairs[1::2], strict=True)]
+    handles = [format_handle(raw, its) for raw, its in ended]
+    entries = tuple(session_entry(raw) for raw, _ in ended)
+    written = (Written(tag, seq, nonce, replicas),) if seq else ()
+    return Outcome(handles, entries, authority.entry_life, written)
+
+
+def revoke_tenant(authority: Authority, tenant: str, *, random: Random) -> Flow[Outcome[None]]:
+    """End every session of a tenant that there is now."""
+    _check_tenant(tenant)
+    return (yield from _mark(authority, tenant, random))
+
+
+def revoke_all(authority: Authority, *, random: Random) -> Flow[Outcome[None]]:
+    """End every session that there is now."""
+    return (yield from _mark(authority, EVERYBODY, random))
+
+
+def blacklist(authority: Authority, access_token: str, *, random: Random) -> Flow[Outcome[None]]:
+    """Refuse one access token. Its session lives."""
+    return (yield from _blacklist(authority, token_entry(access_token), authority.entry_life, random))
+
+
+def blacklist_key(authority: Authority, kid: str, *, random: Random) -> Flow[Outcome[None]]:
+    """Refuse every access token that a key has signed, or will."""
+    return (yield from _blacklist(authority, key_entry(kid), KEY_ENTRY_LIFE, random))
+
+
+def nothing() -> Flow[None]:
+    """There is nothing to do."""
+    yield from ()
+
+
+def check_wait(wait: Wait) -> None:
+    """Refuse what is not one."""
+    if wait not in ("replicated", "propagated", None):
+        raise ValueError('wait must be "replicated", "propagated" or None')
+
+
+def settle(written: Iterable[Written], wait: Wait, patience: float) -> Flow[None]:
+    """Wait until revocations are where they shall be; for ``patience`` seconds at most, not counting the calls.
+
+    Raises:
+        StoreUnavailable: they are not. They stand on the primary, and are safe to repeat.
+    """
+    pending = list(written)
+    if wait == "replicated" and any(one.replicas == 0 for one in pending):
+        raise StoreUnavailable("revoked, but no replica has it yet: a failover now could undo it")
+    if wait != "propagated":
+        return
+    pause = 0.001
+    while pending:
+        replies = yield [Call("reached", one.tag, (one.seq, b"%b:%d" % (one.nonce, one.seq))) for one in pending]
+        if b"LOST" in replies:
+            raise StoreUnavailable("revoked, but the store has lost it since: repeat the call")
+        pending = [one for one, yet in zip(pending, replies, strict=True) if yet]
+        if pending and patience <= 0:
+            raise StoreUnavailable("revoked, but not every verifier has reported it in time")
+        if pending:
+            yield Pause(pause)
+            patience, pause = patience - pause, min(2 * pause, 0.05)
 
 
 def handles(authority: Authority, user_id: str, *, tenant: str | None = None) -> Flow[list[str]]:
@@ -266,16 +352,33 @@ def set_data(authority: Authority, handle: str, data: Any) -> Flow[bool]:
 
 def merge_payload(authority: Authority, handle: str, patch: Mapping[str, Any], *, now: float) -> Flow[bool]:
     """Merge into the payload; the client sees it with its next access token."""
-    record = yield from _merge(authority, handle, patch, now)
-    return record is not None
+    return (yield from _merge(authority, handle, patch, now)) is not None
 
 
 def reissue(authority: Authority, session: Session, patch: Mapping[str, Any], *, now: float) -> Flow[Issued | None]:
     """Merge into the payload, and mint an access token that shows it (wire.md section 3.4)."""
-    record = yield from _merge(authority, session.handle, patch, now)
-    if record is None:
+    merged = yield from _merge(authority, session.handle, patch, now)
+    if merged is None:
         raise Unauthorised("the session has ended")
-    return authority.reissue(session, record, now) if session.expires_at > now else None
+    record, store_now, mark = merged
+    if session.expires_at <= now:
+        return None
+    return authority.reissue(session, record, now=now, store_now=store_now, mark=mark)
+
+
+def confirm(placement: Placement, seen: Mapping[bytes, int]) -> Flow[None]:
+    """Report that access tokens of these sessions' generations have been seen; generations by handle."""
+    by_tag: dict[str, list[str | int]] = {}
+    for handle, generation in seen.items():
+        by_tag.setdefault(placement.tag(placement.shard_of_handle(handle)), []).extend((_text(handle), generation))
+    calls = [
+        Call("confirm", tag, tuple(args[start : start + 2 * _BATCH]))
+        for tag, args in by_tag.items()
+        for start in range(0, len(args), 2 * _BATCH)
+    ]
+    for adopted in (yield calls):
+        for handle_text in adopted:
+            _audit.warning("state rollback: a generation confirmed; session=%s", _short(handle_text.decode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,18 +414,56 @@ def add_key(prefix: str, newest: str, key: RingKey, sealed: bytes, retired: Iter
     return bool(reply == 1)
 
 
-def _end(authority: Authority, raws: Iterable[bytes], random: Random) -> Flow[set[bytes]]:
-    """End sessions, a script call for each shard; those that were there."""
+def _end(authority: Authority, raws: Iterable[bytes], random: Random) -> Flow[tuple[set[bytes], tuple[Written, ...]]]:
+    """End sessions, a script call for each shard; those that were there, and where it was written."""
     by_tag: dict[str, list[str]] = {}
     for raw in raws:
         by_tag.setdefault(authority.tag_of_handle(raw), []).append(_text(raw))
-    there: set[bytes] = set()
-    for tag, texts in by_tag.items():
-        for start in range(0, len(texts), _BATCH):
-            batch = texts[start : start + _BATCH]
-            reply = yield Call("revoke", tag, (authority.entry_life, random(_NONCE_BYTES), *batch))
-            there.update(uuid.UUID(text.decode()).bytes for text in _same(reply, batch[0])[1:])
-    return there
+    batches = [
+        (tag, random(_NONCE_BYTES), texts[start : start + _BATCH])
+        for tag, texts in by_tag.items()
+        for start in range(0, len(texts), _BATCH)
+    ]
+    life, there, written = authority.entry_life, set[bytes](), list[Written]()
+    for several in _chunks(batches):
+        replies = yield [Call("revoke", tag, (life, nonce, *texts), durable=True) for tag, nonce, texts in several]
+        for (tag, nonce, texts), (reply, replicas) in zip(several, replies, strict=True):
+            seq, *ended = _same(reply, texts[0])[1:]
+            there.update(uuid.UUID(text.decode()).bytes for text in ended)
+            written.append(Written(tag, seq, nonce, replicas))
+    return there, tuple(written)
+
+
+def _mark(authority: Authority, tenant: str, random: Random) -> Flow[Outcome[None]]:
+    """Mark every shard, and write an entry into it, of one time: the latest that any of their primaries has.
+
+    What was there before the call began is therefore cut off, whichever clock it is of.
+    """
+    tags, life = authority.placement.tags, authority.entry_life
+    time = max((yield [Call("clock", tag) for tag in tags]))
+    entry = everything_entry(time) if tenant == EVERYBODY else tenant_entry(tenant, time)
+    nonces, keep = [random(_NONCE_BYTES) for _ in tags], authority.config.absolute_lifetime * 1000
+    calls = [
+        Call("mark", tag, (life, nonce, entry, tenant, time, keep), durable=True)
+        for tag, nonce in zip(tags, nonces, strict=True)
+    ]
+    replies = yield calls
+    written = [
+        Written(tag, _same(reply, entry)[1], nonce, replicas)
+        for tag, nonce, (reply, replicas) in zip(tags, nonces, replies, strict=True)
+    ]
+    return Outcome(None, (entry,), life, tuple(written))
+
+
+def _blacklist(authority: Authority, entry: bytes, life: int, random: Random) -> Flow[Outcome[None]]:
+    (tag,), nonce = authority.placement.tags_of_entry(entry), random(_NONCE_BYTES)
+    reply, replicas = yield Call("blacklist", tag, (life, nonce, entry), durable=True)
+    return Outcome(None, (entry,), life, (Written(tag, _same(reply, entry)[1], nonce, replicas),))
+
+
+def _chunks(items: Sequence[T]) -> list[Sequence[T]]:
+    """So many calls at once that their replies come within the time for one."""
+    return [items[start : start + 16] for start in range(0, len(items), 16)]
 
 
 def _read(authority: Authority, handle: str) -> Flow[Record | None]:
@@ -341,8 +482,13 @@ def _update(
     return _same((yield Call("update", authority.tag_of_handle(raw), args)), _text(raw))
 
 
-def _merge(authority: Authority, handle: str, patch: Mapping[str, Any], now: float) -> Flow[Record | None]:
-    """None deletes a member; other members stay as they are at the moment of the write."""
+def _merge(
+    authority: Authority, handle: str, patch: Mapping[str, Any], now: float
+) -> Flow[tuple[Record, int, int] | None]:
+    """None deletes a member; other members stay as they are at the moment of the write.
+
+    Returns the record, the store's time and the newest mark that concerns it, in milliseconds; None if it has ended.
+    """
     changes = strip_default_claims(json_object("patch", patch))
     sets = {name: value for name, value in changes.items() if value is not None}
     deletes = changes.keys() - sets.keys()
@@ -357,12 +503,12 @@ def _merge(authority: Authority, handle: str, patch: Mapping[str, Any], now: flo
         authority.check_payload(record, {**kept, **sets}, now)
         reply = yield from _update(authority, record.handle, fields, gone, record.revision)
         if reply[2:] != [b"CHANGED"]:  # by another merge, which may have taken the room
-            return Record.read(record.handle, reply[2:]) if len(reply) > 2 else None
+            return (Record.read(record.handle, reply[3:]), reply[1], reply[2]) if len(reply) > 2 else None
 
 
-def _same(reply: list[Any], asked: str) -> list[Any]:
+def _same(reply: list[Any], asked: str | bytes) -> list[Any]:
     """A reply must name what was asked: one that was left on a connection by somebody else is never used."""
-    if not isinstance(reply, list) or not reply or reply[0] != asked.encode():
+    if not isinstance(reply, list) or not reply or reply[0] != (asked if isinstance(asked, bytes) else asked.encode()):
         raise StoreUnavailable("the store's reply belongs to another request")
     return reply
 

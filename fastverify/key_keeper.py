@@ -10,8 +10,9 @@ from typing import TypeVar
 from . import flows
 from .authority import Authority
 from .config import Config
+from .entries import session_entry
 from .errors import ConfigError, StoreUnavailable, TokenTheftDetected
-from .flows import Outcome
+from .flows import Outcome, Wait
 from .key_ring import KeyRing, RingKey, generate_key, publication_delay
 from .placement import Placement
 from .session import handle_bytes
@@ -20,6 +21,9 @@ from .tokens import ServiceKeys
 from .verifier import SessionVerifier
 
 T = TypeVar("T")
+
+#: Seconds beyond B to wait for verifiers to report what they have applied: those that do not have gone stale by then.
+_REPORT_SECONDS = 3.0
 
 
 class KeyKeeper(SessionVerifier):
@@ -67,23 +71,34 @@ class KeyKeeper(SessionVerifier):
         """Wait until ``is_up``."""
         self._follower.wait(timeout)
 
-    def applying(self, flow: Flow[Outcome[T]]) -> Flow[T]:
-        """The flow, with the sessions that it ends refused here at once."""
-        life = self.authority.entry_life
+    def applying(self, flow: Flow[Outcome[T]], wait: Wait = None) -> Flow[T]:
+        """The flow, with what it revokes refused here at once, and then, as ``wait`` says, where else it is to be."""
+        flows.check_wait(wait)
         try:
             outcome = yield from flow
         except TokenTheftDetected as theft:
-            self.refuse((handle_bytes(theft.handle),), life)
+            self.refuse((session_entry(handle_bytes(theft.handle)),), self.authority.entry_life)
             raise
-        self.refuse(outcome.ended, life)
+        self.refuse(outcome.entries, outcome.life)
+        yield from flows.settle(outcome.written, wait, self.config.revocation_staleness + _REPORT_SECONDS)
         return outcome.value
 
     def rotate_keys(self) -> Flow[str]:
         """Publish a new key now; it signs after its publication delay."""
+        return (yield from self._replace_key())
+
+    def revoke_key(self, kid: str, wait: Wait) -> Flow[str]:
+        """Take a key out of the ring, make another that signs at once, and refuse what the old one has signed."""
+        # The ring first: between the two steps a service must not sign with a key whose tokens are refused.
+        successor = yield from self._replace_key(revoked=kid)
+        yield from self.applying(flows.blacklist_key(self.authority, kid, random=self._random), wait)
+        return successor
+
+    def _replace_key(self, revoked: str | None = None) -> Flow[str]:
         prefix = self.config.key_prefix
         while True:
             state = yield from flows.read_keys(prefix, private=True)
-            key = yield from self._add_key(state, self._read_ring(state))
+            key = yield from self._add_key(state, self._read_ring(state), revoked)
             self._take_over((yield from flows.read_keys(prefix, private=True)))
             if key is not None:
                 return key.kid
@@ -111,7 +126,8 @@ class KeyKeeper(SessionVerifier):
         state = drive(self._store, flows.read_keys(prefix, private=True))
         self._take_over(state)
         due = self._ring.due_at(self.config.signing_key_interval) <= state.now / 1000
-        if due and state.placement is not None:
+        # A failover may have brought back a key that is known here to be revoked.
+        if (due or self._revoked_kids(state)) and state.placement is not None:
             drive(self._store, self._add_key(state, self._ring))
             state = drive(self._store, flows.read_keys(prefix, private=True))
             self._take_over(state)
@@ -127,19 +143,21 @@ class KeyKeeper(SessionVerifier):
         )
 
     def _read_ring(self, state: flows.StoreState) -> KeyRing:
-        return KeyRing.read(state.records, self.service_keys)
+        return KeyRing.read(state.records, self.service_keys).without(self._revoked_kids(state))
 
-    def _add_key(self, state: flows.StoreState, ring: KeyRing) -> Flow[RingKey | None]:
+    def _add_key(self, state: flows.StoreState, ring: KeyRing, revoked: str | None = None) -> Flow[RingKey | None]:
         """Make a key and add it; None when another process was first.
 
-        Its times are the store's: one process whose clock is ahead would keep all of them from a new key.
+        Its times are the store's: one process whose clock is ahead would keep all of them from a new key. In the place
+        of a revoked key it signs at once: verifiers that do not know it yet say so, and do not refuse.
         """
         config, now = self.config, state.now / 1000
-        newest = ring.newest
-        created_at = max(state.now, newest.created_at + 1 if newest else 0)
-        delay = publication_delay(config.signing_key_interval) if newest else 0
+        created_at = max(state.now, *(key.created_at + 1 for key in KeyRing.read(state.records).keys), 0)
+        delay = publication_delay(config.signing_key_interval) if ring.newest and revoked is None else 0
         key = generate_key(config.signing_algorithm, created_at=created_at, signs_at=created_at + int(delay * 1000))
         sealed = key.sealed_record(self.service_keys[0], self._random(12))
-        retired = ring.retired(now, state.longest_access_lifetime)
-        added = yield from flows.add_key(config.key_prefix, state.newest, key, sealed, retired)
+        gone = {*ring.retired(now, state.longest_access_lifetime), *self._revoked_kids(state)}
+        if revoked is not None:
+            gone.add(revoked)
+        added = yield from flows.add_key(config.key_prefix, state.newest, key, sealed, sorted(gone))
         return key if added else None

@@ -8,7 +8,7 @@ under a key that is derived from ``Config.secret``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -97,6 +97,10 @@ class KeyRing:
         """
         keys = list(_readable(records, secrets))
         return cls(tuple(sorted(keys, key=lambda key: (key.signs_at, key.created_at, key.kid))))
+
+    def without(self, kids: Container[str]) -> KeyRing:
+        """The ring less these keys."""
+        return KeyRing(tuple(key for key in self.keys if key.kid not in kids))
 
     @property
     def newest(self) -> RingKey | None:

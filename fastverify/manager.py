@@ -13,6 +13,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 from . import flows
 from .config import Config
 from .errors import DuplicateCookies, FastVerifyError, TryRefreshToken, Unauthorised
+from .flows import Wait
 from .key_keeper import KeyKeeper
 from .key_ring import publication_delay
 from .session import Issued, Session, SessionInfo
@@ -134,17 +135,36 @@ class _Verifying:
             flows.refresh(gateway.authority, refresh_token, now=now, random=random, anti_csrf=anti_csrf_token)
         )
 
-    def _revoke_many(self, handles: Iterable[str]) -> Flow[list[str]]:
+    def _revoke_many(self, handles: Iterable[str], wait: Wait) -> Flow[list[str]]:
         gateway = self._gateway
-        return gateway.applying(flows.revoke_many(gateway.authority, handles, random=gateway._random))
+        return gateway.applying(flows.revoke_many(gateway.authority, handles, random=gateway._random), wait)
 
-    def _revoke_user(self, user_id: str, tenant: str | None, except_handle: str | None) -> Flow[list[str]]:
+    def _revoke_user(self, user_id: str, tenant: str | None, except_handle: str | None, wait: Wait) -> Flow[list[str]]:
         gateway = self._gateway
-        return gateway.applying(
-            flows.revoke_user(
-                gateway.authority, user_id, random=gateway._random, tenant=tenant, except_handle=except_handle
-            )
+        flow = flows.revoke_user(
+            gateway.authority, user_id, random=gateway._random, tenant=tenant, except_handle=except_handle
         )
+        return gateway.applying(flow, wait)
+
+    def _revoke_tenant(self, tenant: str, wait: Wait) -> Flow[None]:
+        gateway = self._gateway
+        return gateway.applying(flows.revoke_tenant(gateway.authority, tenant, random=gateway._random), wait)
+
+    def _revoke_all(self, wait: Wait) -> Flow[None]:
+        gateway = self._gateway
+        return gateway.applying(flows.revoke_all(gateway.authority, random=gateway._random), wait)
+
+    def _blacklist(self, access_token: str | bytes, wait: Wait) -> Flow[None]:
+        gateway = self._gateway
+        try:
+            token = self.verify(access_token).access_token
+        except TryRefreshToken:
+            return flows.nothing()
+        except Unauthorised as error:
+            if error.clear_tokens:
+                return flows.nothing()
+            raise
+        return gateway.applying(flows.blacklist(gateway.authority, token, random=gateway._random), wait)
 
     def _jwks(self) -> dict[str, Any]:
         return self._gateway.authority.ring.jwks()
@@ -174,7 +194,8 @@ class Sessions(_Verifying):
         """Use the store at ``url``; returns when its keys and revocations are loaded.
 
         Args:
-            url: ``redis://``, ``rediss://``, ``unix://`` or ``embedded:///directory``.
+            url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``redis+cluster://`` or
+                ``embedded:///directory`` (docs/store.md).
             config: the settings.
             wait: seconds to wait; 0: return at once, and calls raise StoreUnavailable until ready.
 
@@ -214,17 +235,52 @@ class Sessions(_Verifying):
         session = self.verify(access_token, anti_csrf_token=anti_csrf_token, check_anti_csrf=check_anti_csrf)
         return self._run(lambda: flows.verify_strict(self._gateway.authority, session))
 
-    def revoke(self, handle: str) -> bool:
-        """End a session; whether it was there. Refused here at once, and elsewhere when the poll brings it."""
-        return bool(self._run(lambda: self._revoke_many((handle,))))
+    def revoke(self, handle: str, *, wait: Wait = None) -> bool:
+        """End a session; whether it was there. Its tokens are refused here at once.
 
-    def revoke_many(self, handles: Iterable[str]) -> list[str]:
-        """End sessions; the handles of those that were there."""
-        return self._run(lambda: self._revoke_many(handles))
+        Args:
+            handle: of the session.
+            wait: None: other verifiers refuse them within milliseconds, or a second where no hints reach them.
+                ``"propagated"``: return when every verifier that still serves does. ``"replicated"``: return when a
+                replica has it, so that a failover does not undo it; otherwise that is tried, and not insisted on.
 
-    def revoke_user(self, user_id: str, *, tenant: str | None = None, except_handle: str | None = None) -> list[str]:
+        Raises:
+            StoreUnavailable: the session may have been ended or not, or ``wait`` was not fulfilled in time. The call is
+                safe to repeat; it then returns False for what was ended before.
+        """
+        return bool(self._run(lambda: self._revoke_many((handle,), wait)))
+
+    def revoke_many(self, handles: Iterable[str], *, wait: Wait = None) -> list[str]:
+        """End sessions; the handles of those that were there. ``wait`` as in ``revoke``."""
+        return self._run(lambda: self._revoke_many(handles, wait))
+
+    def revoke_user(
+        self, user_id: str, *, tenant: str | None = None, except_handle: str | None = None, wait: Wait = None
+    ) -> list[str]:
         """End a user's sessions, of one tenant or all, but for one; the handles of those that were there."""
-        return self._run(lambda: self._revoke_user(user_id, tenant, except_handle))
+        return self._run(lambda: self._revoke_user(user_id, tenant, except_handle, wait))
+
+    def revoke_tenant(self, tenant: str, *, wait: Wait = None) -> None:
+        """End every session of a tenant that there is now; ``wait`` as in ``revoke``.
+
+        Access tokens from before are answered *try refresh token*, and their refresh tokens are refused.
+        """
+        self._run(lambda: self._revoke_tenant(tenant, wait))
+
+    def revoke_all(self, *, wait: Wait = None) -> None:
+        """As ``revoke_tenant``, for every tenant."""
+        self._run(lambda: self._revoke_all(wait))
+
+    def blacklist(self, access_token: str | bytes, *, wait: Wait = None) -> None:
+        """Refuse one access token everywhere, and leave its session alone: the client refreshes.
+
+        A token that is refused already, for example because it has expired, needs nothing. ``wait`` as in ``revoke``.
+
+        Raises:
+            Unauthorised: it is not a session's access token.
+            StoreUnavailable: as ``revoke``; or whether the token is good cannot be told now.
+        """
+        self._run(lambda: self._blacklist(access_token, wait))
 
     def handles(self, user_id: str, *, tenant: str | None = None) -> list[str]:
         """The handles of a user's sessions."""
@@ -284,6 +340,14 @@ class Sessions(_Verifying):
         """Publish a new signing key; its kid. It signs after min(60 s, a quarter of the key interval)."""
         return self._run(self._gateway.rotate_keys)
 
+    def revoke_key(self, kid: str, *, wait: Wait = None) -> str:
+        """Refuse every access token that a key has signed, as when its private part has leaked; the kid of a new key.
+
+        The new one signs at once. Clients whose tokens are refused refresh, and stay signed in; refresh tokens have
+        nothing to do with signing keys. ``wait`` as in ``revoke``.
+        """
+        return self._run(lambda: self._gateway.revoke_key(kid, wait))
+
     def close(self) -> None:
         """Stop following, and close the connections."""
         self._gateway.close()
@@ -320,7 +384,8 @@ class AsyncSessions(_Verifying):
         """Use the store at ``url``; returns at once. Awaited calls and ``async with`` wait for readiness.
 
         Args:
-            url: ``redis://``, ``rediss://``, ``unix://`` or ``embedded:///directory``.
+            url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``redis+cluster://`` or
+                ``embedded:///directory`` (docs/store.md).
             config: the settings.
             wait: seconds that an awaited call waits for readiness before it raises StoreUnavailable.
 
@@ -347,19 +412,31 @@ class AsyncSessions(_Verifying):
         session = self.verify(access_token, anti_csrf_token=anti_csrf_token, check_anti_csrf=check_anti_csrf)
         return await self._run(lambda: flows.verify_strict(self._gateway.authority, session))
 
-    async def revoke(self, handle: str) -> bool:
+    async def revoke(self, handle: str, *, wait: Wait = None) -> bool:
         """As ``Sessions.revoke``."""
-        return bool(await self._run(lambda: self._revoke_many((handle,))))
+        return bool(await self._run(lambda: self._revoke_many((handle,), wait)))
 
-    async def revoke_many(self, handles: Iterable[str]) -> list[str]:
+    async def revoke_many(self, handles: Iterable[str], *, wait: Wait = None) -> list[str]:
         """As ``Sessions.revoke_many``."""
-        return await self._run(lambda: self._revoke_many(handles))
+        return await self._run(lambda: self._revoke_many(handles, wait))
 
     async def revoke_user(
-        self, user_id: str, *, tenant: str | None = None, except_handle: str | None = None
+        self, user_id: str, *, tenant: str | None = None, except_handle: str | None = None, wait: Wait = None
     ) -> list[str]:
         """As ``Sessions.revoke_user``."""
-        return await self._run(lambda: self._revoke_user(user_id, tenant, except_handle))
+        return await self._run(lambda: self._revoke_user(user_id, tenant, except_handle, wait))
+
+    async def revoke_tenant(self, tenant: str, *, wait: Wait = None) -> None:
+        """As ``Sessions.revoke_tenant``."""
+        await self._run(lambda: self._revoke_tenant(tenant, wait))
+
+    async def revoke_all(self, *, wait: Wait = None) -> None:
+        """As ``Sessions.revoke_all``."""
+        await self._run(lambda: self._revoke_all(wait))
+
+    async def blacklist(self, access_token: str | bytes, *, wait: Wait = None) -> None:
+        """As ``Sessions.blacklist``."""
+        await self._run(lambda: self._blacklist(access_token, wait))
 
     async def handles(self, user_id: str, *, tenant: str | None = None) -> list[str]:
         """As ``Sessions.handles``."""
@@ -406,6 +483,10 @@ class AsyncSessions(_Verifying):
     async def rotate_keys(self) -> str:
         """As ``Sessions.rotate_keys``."""
         return await self._run(self._gateway.rotate_keys)
+
+    async def revoke_key(self, kid: str, *, wait: Wait = None) -> str:
+        """As ``Sessions.revoke_key``."""
+        return await self._run(lambda: self._gateway.revoke_key(kid, wait))
 
     async def aclose(self) -> None:
         """Stop following, and close the connections."""

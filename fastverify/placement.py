@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from .entries import in_every_shard, target_of
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -39,6 +41,10 @@ class Placement:
     def shard_of_handle(self, handle: bytes) -> int:
         """The shard that holds a session: its handle's first byte, modulo the number of shards."""
         return handle[0] % self.shards
+
+    def tags_of_entry(self, entry: bytes) -> list[str]:
+        """The hash tags of the shards that a revocation entry is written into."""
+        return self.tags if in_every_shard(entry) else [self.tag(self.shard_of_handle(target_of(entry)))]
 
     def handle(self, user_id: str, random: bytes) -> bytes:
         """A handle in the user's shard out of 16 random bytes: only the bits that name the shard are given."""

@@ -1,9 +1,16 @@
-"""The follower: keeps a process's local table of revocations current, in one background thread (revocation.md).
+"""The follower: keeps a process's local table of revocations current, in the background (revocation.md).
 
 For each shard it starts from the log's tail, reads the blacklist sets, and then follows the log. Each poll names the
 entry that the follower stands on by sequence number and nonce, so that another history (a failover that lost writes, a
 flushed store) is seen and not read past. A poll also writes where this follower stands: a primary that cannot write is
-not believed. The table counts as fresh until B seconds after the last poll that had caught up was sent.
+not believed. The table counts as fresh until B seconds after the last poll that had caught up was sent, of the shard of
+which that is longest ago.
+
+Every shard is polled once a second, which is what completeness rests on. A second thread listens for hints, which name
+a shard in whose log something has just been written: it is polled at once.
+
+Nothing that was learnt is forgotten before its time. Where a store has another history than before, it is read anew,
+and what it lacks of what is known here is given back to it.
 """
 
 from __future__ import annotations
@@ -12,27 +19,40 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ._core import RevocationTable
+from .entries import KEY, TENANT, kind_of
 from .errors import ConfigError, StoreUnavailable
 from .flows import StoreState
 from .placement import Placement
+from .restoration import Restoration
+from .sightings import Sightings
 from .store import Call, Store
 
-#: Seconds between polls; a revocation is normally known everywhere within it.
+#: Seconds between polls; without hints, a revocation is known everywhere within it.
 POLL_INTERVAL = 1.0
 #: Log entries that one poll of one shard returns at most.
 _BATCH = 1_000
 #: Seconds that lie between two polls at least, whatever tokens come in.
 _NUDGE = 0.1
+#: Seconds that lie between two polls for hints at least: many revocations a second are read together.
+_HINT_GAP = 0.005
 #: Seconds between tries while the store is away: the first, and the longest.
 _RETRY_FIRST, _RETRY_LONGEST = 0.05, 1.0
+#: Seconds between tries to listen for hints, which a user may not be permitted to; and for which one is waited at once.
+_LISTEN_FIRST, _LISTEN_LONGEST, _LISTEN = 0.05, 30.0, 1.0
+#: Seconds without a hint after which the line is taken for dead; it may be, or nothing has been revoked.
+_SILENCE = 30.0
 #: Seconds by which the core's coarse clock may be behind: the bound must hold by the exact one.
 _TICK = 0.01
 #: Seconds between sweeps of expired entries.
 _SWEEP = 60.0
+#: Parts of blacklist sets that are asked for together; each is of a thousand entries.
+_SCANS = 16
 
 _log = logging.getLogger("fastverify.follower")
 _followers: weakref.WeakSet[Follower] = weakref.WeakSet()
@@ -49,12 +69,37 @@ os.register_at_fork(after_in_child=_forked)
 
 
 @dataclass(slots=True)
-class _Position:
+class _Shard:
     """Where the follower stands in one shard's log."""
 
     tag: str
     seq: int
     nonce: bytes
+    #: Names the dataset.
+    genesis: bytes
+    #: Monotonic time at which the last poll was sent that had caught up.
+    sent: float = float("-inf")
+
+
+class FollowerInfo(NamedTuple):
+    """What a follower has done since it began; in a forked child, since the fork."""
+
+    #: Polls of all shards that have ended.
+    polls: int
+    #: Hints that have come, each naming a shard.
+    hints: int
+    #: Log entries applied.
+    applied: int
+    #: Times that a shard had another history than before.
+    divergences: int
+    #: Of these, times that it was another dataset: the store had been emptied or replaced.
+    resets: int
+    #: Revocations given back to the store, which had lost them.
+    given_back: int
+    #: Sessions reported as seen here.
+    confirmed: int
+    #: Sessions that were not reported, for there were too many or the store was away.
+    unconfirmed: int
 
 
 class Follower:
@@ -66,6 +111,7 @@ class Follower:
         open_store: called in the thread whenever a start is made: claims or reads the store's layout.
         keep_ring: called in the thread at each poll: keeps the signing keys current.
         forget: called at the start and in a forked child, which holds none of its parent's locks and knows nothing.
+        confirm: called in the thread: reports the generations of sessions that have been seen, by handle.
         staleness: B, in seconds.
         monotonic: seconds, the clock that ``table.fresh_until`` is compared with.
         wall: seconds since the epoch.
@@ -80,6 +126,7 @@ class Follower:
         open_store: Callable[[], Placement],
         keep_ring: Callable[[], StoreState],
         forget: Callable[[], None],
+        confirm: Callable[[Mapping[bytes, int]], None],
         staleness: float,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
@@ -90,6 +137,7 @@ class Follower:
         self._open_store = open_store
         self._keep_ring = keep_ring
         self._forget = forget
+        self._confirm = confirm
         self._staleness = staleness
         self._monotonic = monotonic
         self._wall = wall
@@ -103,25 +151,39 @@ class Follower:
         self._lock = threading.Lock()
         self._changed = threading.Condition()
         self._wake = threading.Event()
+        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+        self._listener: threading.Thread | None = None
         self._ready = False
         self._fatal: ConfigError | None = None
         self._problem: Exception | None = None
         self._said: set[type[Exception]] = set()
         self._id = self._random(16).hex()
-        self._positions: list[_Position] = []
+        self._placement: Placement | None = None
+        self._shards: dict[str, _Shard] = {}
+        #: The tags that hints have named.
+        self._hinted: set[str] = set()
+        self._poll_wanted = True
+        self._next_poll = self._next_hint = self._next_sweep = float("-inf")
+        self._ring_sent = float("-inf")
         self._last_ok: float | None = None
         self._tried = float("-inf")
         self._polls = self._completed = 0
+        self._hints = self._applied = self._divergences = self._resets = 0
+        #: What is to be given back to the store, and what it is to be told.
+        self._restoration = Restoration(self._store, self._table, self._random)
+        self.sightings = Sightings()
         self._table.fresh_until = float("-inf")
         self._forget()
 
     def start(self) -> None:
-        """Start the thread if it is not running."""
+        """Start the threads if they are not running."""
         with self._lock:
             if not self._closed and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._run, name="fastverify-follower", daemon=True)
+                self._listener = threading.Thread(target=self._listen, name="fastverify-hints", daemon=True)
                 self._thread.start()
+                self._listener.start()
 
     def ensure(self) -> None:
         """Start the thread again if it is gone, as it is in a forked child."""
@@ -135,6 +197,7 @@ class Follower:
             self._closed = True
             thread = self._thread
         self._wake.set()
+        self._closing.set()
         with self._changed:
             self._changed.notify_all()
         if thread is not None:
@@ -169,7 +232,21 @@ class Follower:
     def nudge(self) -> None:
         """Poll now, unless that was tried a moment ago: whoever sends garbage must not set the pace."""
         if self._monotonic() - self._tried >= _NUDGE:
+            self._poll_wanted = True
             self._wake.set()
+
+    def info(self) -> FollowerInfo:
+        """What has been done so far."""
+        return FollowerInfo(
+            polls=self._completed,
+            hints=self._hints,
+            applied=self._applied,
+            divergences=self._divergences,
+            resets=self._resets,
+            given_back=self._restoration.given_back,
+            confirmed=self.sightings.reported,
+            unconfirmed=self.sightings.lost,
+        )
 
     def wait(self, timeout: float) -> None:
         """Wait until ready.
@@ -200,31 +277,47 @@ class Follower:
         self.ensure()
         with self._changed:
             target = self._polls + 1
+            self._poll_wanted = True
             self._wake.set()
             self._changed.wait_for(lambda: self._completed >= target or self._closed, timeout)
             if self._completed < target:
                 raise StoreUnavailable(f"the store was not polled within {timeout:g} s") from self._problem
 
+    # --- the thread that polls ---
+
     def _run(self) -> None:
-        thread, pause, swept = threading.current_thread(), _RETRY_FIRST, self._monotonic()
+        thread, pause = threading.current_thread(), _RETRY_FIRST
         while not self._closed and self._thread is thread:
-            self._tried = self._monotonic()
+            self._wake.clear()
             try:
-                if not self._positions:
-                    self._bootstrap()
-                now = self._poll()
+                due = self._work()
                 pause = _RETRY_FIRST
-                if self._monotonic() - swept > _SWEEP:
-                    swept = self._monotonic()
-                    # By both clocks: what is forgotten does not come back when a clock that had jumped is put right.
-                    self._table.discard_expired(min(int(self._wall()), now))
-                self._wake.wait(POLL_INTERVAL)
             except Exception as error:
                 self._failed(error)
-                self._wake.wait(pause)
+                self._poll_wanted = True
+                due = self._monotonic() + pause
                 pause = min(2 * pause, _RETRY_LONGEST)
+                self._wake.wait(due - self._monotonic())
                 self._revive()
-            self._wake.clear()
+            self._wake.wait(max(0.0, due - self._monotonic()))
+
+    def _work(self) -> float:
+        """Do what is due; when to do more, unless woken."""
+        now = self._monotonic()
+        if not self._shards:
+            self._tried = now
+            self._bootstrap()
+        if self._poll_wanted or now >= self._next_poll:
+            self._poll_wanted = False
+            self._tried, self._next_poll = now, now + POLL_INTERVAL
+            self._poll()
+        elif self._hinted and now >= self._next_hint:
+            self._next_hint = now + _HINT_GAP
+            self._follow([self._shards[tag] for tag in self._take_hinted() if tag in self._shards])
+        self._restoration.work(now, self._wall())
+        if self._poll_wanted:
+            return now
+        return min(self._next_poll, self._next_hint if self._hinted else float("inf"), self._restoration.due())
 
     def _failed(self, error: Exception) -> None:
         """Go on, whatever it is: a gateway that serves when stale has nobody else who would start the thread again."""
@@ -250,66 +343,153 @@ class Follower:
 
     def _bootstrap(self) -> None:
         self._store.start()
-        placement = self._open_store()
-        positions = [self._load(tag) for tag in placement.tags]
-        self._positions = positions
+        self._placement = self._open_store()
+        shards = self._load(self._placement.tags)
+        self._shards = {shard.tag: shard for shard in shards}
 
-    def _load(self, tag: str) -> _Position:
-        """The tail first, then the sets: what comes in between is in the log after the tail."""
-        seq, nonce, *windows = self._store.run(Call("follow_start", tag, (self._random(16).hex(),)))
-        for window in windows:
-            for entries in self._scan(tag, window):
-                self._table.add_many(entries, int(window))
-        return _Position(tag, int(seq), nonce)
+    def _load(self, tags: Sequence[str], read: dict[str, set[bytes]] | None = None) -> list[_Shard]:
+        """Read shards from their beginning: the tail first, then the sets; what comes in between is in the log.
 
-    def _scan(self, tag: str, window: bytes) -> Iterator[bytes]:
-        cursor: bytes | int = 0
-        server = None
-        while not self._closed:
-            cursor, entries, its = self._store.run(Call("follow_scan", tag, (window, cursor)))
-            if its != (server := server or its):
-                raise StoreUnavailable("another server answers than before; its revocations are read anew")
-            yield b"".join(entries)
-            if int(cursor) == 0:
-                return
-        raise StoreUnavailable("the store is closed")
+        What the sets hold is also put into ``read``, if that is given, by tag.
+        """
+        starts = self._store.run_many([Call("follow_start", tag, (self._random(16).hex(),)) for tag in tags])
+        shards = [_Shard(tag, int(start[0]), *start[1:3]) for tag, start in zip(tags, starts, strict=True)]
+        parts = [(tag, window, b"0") for tag, start in zip(tags, starts, strict=True) for window in start[3:]]
+        servers: dict[str, bytes] = {}
+        while parts:
+            if self._closed:
+                raise StoreUnavailable("the store is closed")
+            now, parts = parts[:_SCANS], parts[_SCANS:]
+            replies = self._store.run_many([Call("follow_scan", tag, (window, at)) for tag, window, at in now])
+            for (tag, window, _), (cursor, entries, server) in zip(now, replies, strict=True):
+                if servers.setdefault(tag, server) != server:
+                    raise StoreUnavailable("another server answers than before; its revocations are read anew")
+                self._table.add_many(b"".join(entries), int(window))
+                if read is not None:
+                    read.setdefault(tag, set()).update(entries)
+                if int(cursor) != 0:
+                    parts.append((tag, window, cursor))
+        self._restoration.learn_tenants(tags)
+        return shards
 
-    def _poll(self) -> int:
-        """Catch up; the store's time, in seconds since the epoch."""
+    def _poll(self) -> None:
+        """Catch up with all shards and the ring."""
         with self._changed:
             self._polls += 1
-        sent, behind = self._monotonic(), list(self._positions)
-        while behind:
-            calls = [Call("follow_poll", at.tag, (self._id, at.seq, at.nonce, _BATCH)) for at in behind]
-            replies = self._store.run_many(calls)
-            behind = [at for at, reply in zip(behind, replies, strict=True) if not self._apply(at, reply)]
+            this = self._polls
+        self._take_hinted()
+        self._follow(list(self._shards.values()))
+        sent = self._monotonic()
         state = self._keep_ring()
-        if state.placement is None or state.placement.tags != [at.tag for at in self._positions]:
-            self._positions = []
+        if state.placement != self._placement:
+            self._shards = {}
             raise StoreUnavailable("the store has been emptied or laid out anew; it is taken up and read anew")
-        self._last_ok = sent
-        self._table.fresh_until = sent + self._staleness - _TICK
+        self._ring_sent = sent
+        self._count_as_fresh()
         with self._changed:
             self._ready = True
-            self._completed = self._polls
+            self._completed = this
             if self._problem is not None:
                 _log.warning("the store answers again")
             self._problem = self._fatal = None
             self._said.clear()
             self._changed.notify_all()
-        return state.now // 1000
+        self.sightings.report(self._confirm)
+        if self._monotonic() >= self._next_sweep:
+            self._next_sweep = self._monotonic() + _SWEEP
+            # By both clocks: what is forgotten does not come back when a clock that had jumped is put right.
+            self._table.discard_expired(min(int(self._wall()), state.now // 1000))
 
-    def _apply(self, at: _Position, reply: list[bytes]) -> bool:
-        """Apply what came after a position and move it on; whether that was all."""
-        if reply[0] != b"OK":
-            _log.warning("shard %s has another history than before; it is read anew", at.tag)
-            fresh = self._load(at.tag)
-            at.seq, at.nonce = fresh.seq, fresh.nonce
-            return False
-        rows = [iter(reply[1:])] * 4
-        count = 0
-        for seq, nonce, window, entry in zip(*rows, strict=True):
+    def _follow(self, shards: list[_Shard]) -> None:
+        """Catch up with these shards."""
+        while shards:
+            sent = self._monotonic()
+            serves = int(self._staleness * 1000)
+            calls = [Call("follow_poll", at.tag, (self._id, at.seq, at.nonce, _BATCH, serves)) for at in shards]
+            replies = self._store.run_many(calls)
+            behind, diverged = [], []
+            for shard, reply in zip(shards, replies, strict=True):
+                if reply[0] != b"OK":
+                    diverged.append(shard)
+                elif self._apply(shard, reply[1:]) < _BATCH:
+                    shard.sent = sent
+                else:
+                    behind.append(shard)
+            shards = behind + (self._read_anew(diverged) if diverged else [])
+        self._count_as_fresh()
+
+    def _count_as_fresh(self) -> None:
+        oldest = min(self._ring_sent, *(shard.sent for shard in self._shards.values()))
+        if oldest > float("-inf"):
+            self._last_ok = oldest
+            self._table.fresh_until = oldest + self._staleness - _TICK
+
+    def _apply(self, shard: _Shard, flat: list[bytes]) -> int:
+        """Enter what came after a shard's position and move that on; how many entries it was."""
+        count, kinds = 0, set()
+        for seq, nonce, window, entry in zip(*[iter(flat)] * 4, strict=True):
             self._table.add(entry, int(window))
-            at.seq, at.nonce = int(seq), nonce
+            shard.seq, shard.nonce = int(seq), nonce
+            kinds.add(kind_of(entry))
             count += 1
-        return count < _BATCH
+        if count:
+            self._applied += count
+            self._hinted.add(shard.tag)  # to report it: somebody may be waiting until every verifier has it
+        if TENANT in kinds:
+            self._restoration.learn_tenants([shard.tag])
+        if KEY in kinds:
+            self._poll_wanted = True  # there is a new key in the ring
+        return count
+
+    # --- another history ---
+
+    def _read_anew(self, diverged: list[_Shard]) -> list[_Shard]:
+        """Begin again in shards that have another history, and look for what they lack."""
+        read: dict[str, set[bytes]] = {shard.tag: set() for shard in diverged}
+        fresh = self._load(list(read), read)
+        for old, new in zip(diverged, fresh, strict=True):
+            self._divergences += 1
+            if old.genesis == new.genesis:
+                _log.warning("shard %s has another history than before; it is read anew", old.tag)
+            else:
+                self._resets += 1
+                _log.error("shard %s is another dataset than before: the store has lost its data", old.tag)
+            old.seq, old.nonce, old.genesis = new.seq, new.nonce, new.genesis
+        assert self._placement is not None
+        self._restoration.search(self._placement, read, self._monotonic(), self._wall())
+        return diverged
+
+    # --- the thread that listens ---
+
+    def _listen(self) -> None:
+        thread, pause = threading.current_thread(), _LISTEN_FIRST
+        while not self._closed and self._listener is thread:
+            if self._shards:
+                try:
+                    self._hear(list(self._shards))
+                    pause = _LISTEN_FIRST
+                except StoreUnavailable as error:
+                    _log.debug("no hints are heard: %s", error)  # the polls say what is to be said
+                    pause = min(2 * pause, _LISTEN_LONGEST)
+            self._closing.wait(pause)
+
+    def _hear(self, tags: list[str]) -> None:
+        """Listen for hints of these shards, until they are others or nothing has been heard for long."""
+        thread, silent_since = threading.current_thread(), self._monotonic()
+        with closing(self._store.subscribe([f"{tag}:hint" for tag in tags])) as subscription:
+            while not self._closed and self._listener is thread and list(self._shards) in (tags, []):
+                channel = subscription.get(_LISTEN)
+                now = self._monotonic()
+                if channel is not None:
+                    silent_since = now
+                    self._hints += 1
+                    self._hinted.add(channel.removesuffix(":hint"))
+                    self._wake.set()
+                elif now - silent_since > _SILENCE:
+                    return
+
+    def _take_hinted(self) -> list[str]:
+        """The tags that hints have named; one that comes meanwhile stays for the next time."""
+        hinted = list(self._hinted)
+        self._hinted.difference_update(hinted)
+        return hinted

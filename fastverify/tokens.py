@@ -18,6 +18,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from .session import DEFAULT_CLAIMS, Session
 
 ACCESS_TOKEN_VERSION = "5"
 SECRET_BYTES = 32
+_REFRESH_TOKEN_HASH = re.compile(r"[0-9a-f]{64}")
 _REFRESH_VERSION = 1
 _HEAD = 24
 _EDGE = 16
@@ -106,6 +108,13 @@ def refresh_token_hash(refresh_token: str, generation: int) -> str:
     Clients treat it as opaque; a gateway reads the generation from it, under the access token's signature.
     """
     return f"{generation:08x}" + hashlib.sha256(refresh_token.encode()).hexdigest()[8:]
+
+
+def generation_of(refresh_token_hash: object) -> int | None:
+    """The generation that a ``refreshTokenHash1`` names; None if it is not one of ours."""
+    if isinstance(refresh_token_hash, str) and _REFRESH_TOKEN_HASH.fullmatch(refresh_token_hash):
+        return int(refresh_token_hash[:8], 16)
+    return None
 
 
 def anti_csrf_token(secret: bytes) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn, Self
 
 from . import flows
-from ._core import CacheInfo, RevocationTable, Verifier, parse_unverified
+from ._core import CacheInfo, Claims, RevocationTable, Verifier, parse_unverified
 from .config import WhenStale, check_prefix, check_staleness
+from .entries import key_entry, target_of
 from .errors import (
     ConfigError,
     CryptoFault,
@@ -26,11 +27,10 @@ from .errors import (
 )
 from .key_ring import KeyRing
 from .placement import Placement
-from .revocations import Follower
+from .revocations import Follower, FollowerInfo
 from .session import Session
 from .store import Store, drive, open_store
 
-_SESSION_ENTRY, _NO_CUTOFF = b"\x01", bytes(8)
 #: Kids of our own naming that were not in the ring when first seen; a flood of them must not grow memory.
 _MAX_UNKNOWN = 256
 
@@ -72,7 +72,7 @@ class SessionVerifier:
             leeway=leeway,
             cache_size=cache_size,
             revocations=self._table,
-            make_view=Session.from_claims,
+            make_view=self._first_sight,
         )
         #: The session of a token, or the core's own error: what ``verify`` is made of, with a frame less.
         self.view: Callable[[str | bytes], Session] = self._verifier.view
@@ -84,6 +84,7 @@ class SessionVerifier:
             open_store=self._open,
             keep_ring=self._keep_ring,
             forget=self._forget,
+            confirm=self._confirm,
             staleness=staleness,
             monotonic=monotonic,
             wall=clock,
@@ -107,7 +108,8 @@ class SessionVerifier:
         """Follow the store at ``url`` and return when its keys and revocations are loaded.
 
         Args:
-            url: ``redis://``, ``rediss://``, ``unix://`` or ``embedded:///directory``.
+            url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``redis+cluster://`` or
+                ``embedded:///directory`` (docs/store.md).
             issuer: the ``iss`` of the access tokens: API domain, gateway path and base path.
             audience: refuse tokens whose ``aud`` names none of these; None: ``aud`` is not looked at.
             leeway: seconds that clocks may differ when ``exp`` is checked, at most 60.
@@ -190,6 +192,10 @@ class SessionVerifier:
         """Verifications that were served although stale, as ``when_stale="allow"`` permits."""
         return self._table.stale_served
 
+    def follower_info(self) -> FollowerInfo:
+        """What the follower has done so far."""
+        return self._follower.info()
+
     def cache_info(self) -> CacheInfo:
         """Figures of the verified-token cache."""
         return self._verifier.cache_info()
@@ -214,11 +220,11 @@ class SessionVerifier:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._store.url} ready={self.ready}>"
 
-    def refuse(self, handles: Iterable[bytes], life: int) -> None:
-        """Refuse sessions from now on, for ``life`` seconds, without waiting to hear of them from the store."""
+    def refuse(self, entries: Iterable[bytes], life: int) -> None:
+        """Refuse what revocation entries name from now on, for ``life`` seconds, before the store says so."""
         until = int(self._clock()) + life
-        for handle in handles:
-            self._table.add(_SESSION_ENTRY + handle + _NO_CUTOFF, until)
+        for entry in entries:
+            self._table.add(entry, until)
 
     def _verdict(self, access_token: str | bytes, error: InvalidToken) -> Exception:
         """What an invalid token says about the session (wire.md sections 3.3.1 and 3.3.2)."""
@@ -241,7 +247,7 @@ class SessionVerifier:
         A key that another process published a moment ago may be missing here; its tokens are good.
         """
         kid = parse_unverified(access_token).key_id
-        if kid is None or not kid.startswith(("d-", "s-")):
+        if kid is None or not kid.startswith(("d-", "s-")) or self._is_revoked(kid, int(self._clock())):
             return True
         polls = self._follower.polls
         with self._unknown_lock:
@@ -283,7 +289,26 @@ class SessionVerifier:
                 self._state = state
 
     def _read_ring(self, state: flows.StoreState) -> KeyRing:
-        return KeyRing.read(state.records)
+        return KeyRing.read(state.records).without(self._revoked_kids(state))
+
+    def _revoked_kids(self, state: flows.StoreState) -> set[str]:
+        """The keys of a ring that are revoked: they should not be in it, but a failover may have brought them back."""
+        kids = (kid.decode("utf-8", "replace") for kid, _, _ in state.records)
+        return {kid for kid in kids if self._is_revoked(kid, state.now // 1000)}
+
+    def _is_revoked(self, kid: str, now: int) -> bool:
+        return self._table.lookup(key=target_of(key_entry(kid)), now=now) != 0
+
+    def _first_sight(self, claims: Claims) -> Session:
+        """The session of a token that has just been verified for the first time; the client has it, then."""
+        session = Session.from_claims(claims)
+        self._follower.sightings.add(session)
+        return session
+
+    def _confirm(self, seen: Mapping[bytes, int]) -> None:
+        """Report generations that have been seen, by handle; only once the store's layout is known."""
+        assert self._state is not None and self._state.placement is not None
+        drive(self._store, flows.confirm(self._state.placement, seen))
 
 
 def is_session_token(access_token: str | bytes) -> bool:

@@ -23,12 +23,12 @@ PACKAGE = ROOT / "fastverify"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "errors",
+        "errors entries",
         "_core config session",
         "placement records store.calls tokens keys key_ring authority sites transport",
         "flows",
         "store",
-        "revocations verifier key_keeper manager",
+        "sightings restoration revocations verifier key_keeper manager",
         "adapters service",
     )
 )

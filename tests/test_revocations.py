@@ -461,7 +461,7 @@ def test_a_store_that_is_laid_out_anew_is_followed_in_all_its_shards(launch: Lau
         with Sessions.connect(server.url, settings("fv", shards=8)) as service:
             issued = [service.create(f"user-{n}") for n in range(12)]
             service.revoke_many([each.session.handle for each in issued])
-            until(lambda: len(gateway._follower._positions) == 8)
+            until(lambda: len(gateway._follower._shards) == 8)
             gateway.wait_for_poll()
             assert all(refuses(gateway, each.access_token) for each in issued)
 

@@ -20,6 +20,8 @@ from fastverify.store import Store, open_store
 from fastverify.store.calls import script
 
 HOUR_MS = 3_600_000
+#: Milliseconds for which the followers of these tests serve without a poll.
+SERVES = 5_000
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
@@ -61,9 +63,9 @@ def whole_life(lab: Lab, user_id: str) -> None:
     lab.revoke(lab.create(user_id).session.handle)
     lab.create(user_id)
     assert len(lab.revoke_user(user_id)) == 1
-    seq, nonce, *windows = lab.call("follow_start", tag, b"nonce")
+    seq, nonce, _, *windows = lab.call("follow_start", tag, b"nonce")
     lab.call("follow_scan", tag, windows[0], 0)
-    assert lab.call("follow_poll", tag, b"follower", seq, nonce, 10) == [b"OK"]
+    assert lab.call("follow_poll", tag, b"follower", seq, nonce, 10, SERVES) == [b"OK"]
 
 
 # --- where things lie ---
@@ -206,7 +208,7 @@ def test_an_update_keeps_the_records_time_to_live(lab: Lab) -> None:
 def test_the_previous_session_ends_in_the_same_step(lab: Lab) -> None:
     old = lab.create()
     outcome = lab.create_outcome(previous=old.session.handle)
-    assert outcome.ended == (uuid.UUID(old.session.handle).bytes,)
+    assert outcome.entries == (session_entry(old.session.handle),)
     assert not lab.record(old)
     assert lab.entries(lab.tag(old)) == [session_entry(old.session.handle)]
 
@@ -214,7 +216,7 @@ def test_the_previous_session_ends_in_the_same_step(lab: Lab) -> None:
 def test_the_previous_session_of_another_user_in_another_shard_ends_too(lab: Lab) -> None:
     old = lab.create(a_user_of_another_shard(lab, "user-1"))
     outcome = lab.create_outcome("user-1", previous=old.session.handle)
-    assert outcome.ended == (uuid.UUID(old.session.handle).bytes,)
+    assert outcome.entries == (session_entry(old.session.handle),)
     assert not lab.record(old)
     assert lab.entries(lab.tag(old)) == [session_entry(old.session.handle)]
     assert lab.record(outcome.value)
@@ -222,7 +224,7 @@ def test_the_previous_session_of_another_user_in_another_shard_ends_too(lab: Lab
 
 @pytest.mark.parametrize("previous", ["", "nonsense", "ABCDEF00-0000-0000-0000-000000000000", "x" * 1000])
 def test_a_previous_handle_that_is_none_is_passed_over(lab: Lab, previous: str) -> None:
-    assert lab.create_outcome(previous=previous).ended == ()
+    assert lab.create_outcome(previous=previous).entries == ()
 
 
 def test_a_previous_session_that_is_gone_is_revoked_all_the_same(lab: Lab) -> None:
@@ -240,7 +242,7 @@ def test_beyond_the_limit_the_oldest_session_ends(store: Store, unique_prefix: s
             lab.advance(10)
         lab.refresh(sessions[1].refresh_token)  # how lately it was used does not count
         outcome = lab.create_outcome()
-        assert outcome.ended == (uuid.UUID(sessions[1].session.handle).bytes,)
+        assert outcome.entries == (session_entry(sessions[1].session.handle),)
         alive = set(lab.run(flows.handles(lab.authority, "user-1")))
         assert alive == {sessions[2].session.handle, outcome.value.session.handle}
         ended = [session_entry(issued.session.handle) for issued in sessions[:2]]
@@ -250,7 +252,7 @@ def test_beyond_the_limit_the_oldest_session_ends(store: Store, unique_prefix: s
 def test_the_session_that_is_replaced_does_not_count_against_the_limit(store: Store, unique_prefix: str) -> None:
     with lab_of(store, unique_prefix, max_sessions_per_user=2) as lab:
         kept, old = lab.create(), lab.create()
-        assert lab.create_outcome(previous=old.session.handle).ended == (uuid.UUID(old.session.handle).bytes,)
+        assert lab.create_outcome(previous=old.session.handle).entries == (session_entry(old.session.handle),)
         assert lab.record(kept)
 
 
@@ -264,7 +266,7 @@ def test_a_session_that_is_over_does_not_count_against_the_limit(store: Store, u
             lab.advance(61)
         else:
             lab.mark(lab.tag(over), "acme")
-        assert lab.create_outcome().ended == ()
+        assert lab.create_outcome().entries == ()
         assert lab.record(kept) and not lab.record(over)
         assert lab.redis.zcard(f"{lab.tag(over)}:u:user-1") == 2
 
@@ -312,7 +314,7 @@ def test_a_limit_that_was_lowered_ends_thousands_in_one_step(store: Store, uniqu
                 pipeline.restore(f"{tag}:s:{handle}", 0, copy)
                 pipeline.zadd(f"{tag}:u:user-1", {handle: lab.number(issued, "abs_exp") if _ == 0 else 2e12})
             pipeline.execute()
-        assert len(lab.create_outcome().ended) == 8_101
+        assert len(lab.create_outcome().entries) == 8_101
         assert lab.redis.zcard(f"{tag}:u:user-1") == 1
 
 
@@ -350,7 +352,7 @@ def test_windows_that_have_ended_are_forgotten(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
     past, coming = lab.now_ms() // 1000 - 1, lab.now_ms() // 1000 + 60
     lab.redis.zadd(f"{tag}:windows", {past: past, coming: coming})
-    assert lab.call("follow_start", tag, b"nonce")[2:] == [str(coming).encode()]
+    assert lab.call("follow_start", tag, b"nonce")[3:] == [str(coming).encode()]
     lab.revoke(handle_in(lab, tag))
     assert str(past).encode() not in lab.redis.zrange(f"{tag}:windows", 0, -1)
     assert str(coming).encode() in lab.redis.zrange(f"{tag}:windows", 0, -1)
@@ -530,24 +532,24 @@ def test_a_record_that_cannot_be_read_says_nothing_about_the_session(lab: Lab, f
 
 def test_a_follower_begins_with_a_genesis_entry_where_there_is_no_log(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
-    seq, nonce, *windows = lab.call("follow_start", tag, b"begun")
+    seq, nonce, _, *windows = lab.call("follow_start", tag, b"begun")
     assert (seq, windows) == (1, []) and nonce.startswith(b"begun")
-    assert lab.call("follow_start", tag, b"again") == [seq, nonce], "there is one genesis"
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10) == [b"OK"]
+    assert lab.call("follow_start", tag, b"again") == [seq, nonce, b"begun"], "there is one genesis"
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"OK"]
 
 
 def test_a_follower_that_bootstraps_and_polls_misses_nothing(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
     handles = [handle_in(lab, tag) for _ in range(30)]
     lab.revoke(*handles[:10])
-    seq, nonce, *windows = lab.call("follow_start", tag, b"")
+    seq, nonce, _, *windows = lab.call("follow_start", tag, b"")
     lab.revoke(*handles[10:20])
     known, cursor = set(), None
     while cursor != b"0":
         cursor, entries, _ = lab.call("follow_scan", tag, windows[0], cursor or 0)
         known.update(entries)
     lab.revoke(*handles[20:])
-    while len(reply := lab.call("follow_poll", tag, b"me", seq, nonce, 7)) > 1:
+    while len(reply := lab.call("follow_poll", tag, b"me", seq, nonce, 7, SERVES)) > 1:
         assert reply[0] == b"OK" and len(reply) <= 1 + 4 * 7
         assert [int(text) for text in reply[1::4]] == list(range(seq + 1, seq + 1 + len(reply) // 4))
         known.update(reply[4::4])
@@ -557,20 +559,20 @@ def test_a_follower_that_bootstraps_and_polls_misses_nothing(lab: Lab) -> None:
 
 def test_a_poll_tells_the_window_of_each_entry(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
-    seq, nonce = lab.call("follow_start", tag, b"")
+    seq, nonce, *_ = lab.call("follow_start", tag, b"")
     lab.call("revoke", tag, 100, b"", handle_in(lab, tag))
     lab.call("revoke", tag, 1000, b"", handle_in(lab, tag))
-    reply = lab.call("follow_poll", tag, b"me", seq, nonce, 10)
+    reply = lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES)
     assert reply[3::4] == lab.redis.zrange(f"{tag}:windows", 0, -1) and len(reply[3::4]) == 2
 
 
 def test_a_poll_says_where_the_follower_stands(lab: Lab) -> None:
     """It is a write, so a primary that cannot write is not believed."""
     tag = lab.authority.placement.tags[0]
-    seq, nonce = lab.call("follow_start", tag, b"")
-    lab.call("follow_poll", tag, b"me", seq, nonce, 10)
-    standing, at = (lab.redis.hget(f"{tag}:gw", "me") or b"").split()
-    assert int(standing) == seq and abs(int(at) - lab.now_ms()) < WAIT * 1000
+    seq, nonce, *_ = lab.call("follow_start", tag, b"")
+    lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES)
+    standing, serves, at = (lab.redis.hget(f"{tag}:gw", "me") or b"").split()
+    assert (int(standing), int(serves)) == (seq, SERVES) and abs(int(at) - lab.now_ms()) < WAIT * 1000
 
 
 @pytest.fixture
@@ -586,44 +588,44 @@ Followed = tuple[Lab, str, int, bytes]
 
 def test_the_same_history_goes_on(followed: Followed) -> None:
     lab, tag, seq, nonce = followed
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10)[0] == b"OK"
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES)[0] == b"OK"
 
 
 def test_another_nonce_is_another_history(followed: Followed) -> None:
     lab, tag, seq, nonce = followed
-    assert lab.call("follow_poll", tag, b"me", seq, nonce + b"?", 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", seq, nonce + b"?", 10, SERVES) == [b"DIVERGED"]
 
 
 def test_a_tail_before_the_follower_is_another_history(followed: Followed) -> None:
     lab, tag, _, nonce = followed
-    assert lab.call("follow_poll", tag, b"me", 7, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", 7, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_a_gap_in_the_log_is_another_history(followed: Followed) -> None:
     lab, tag, seq, nonce = followed
     lab.redis.xdel(f"{tag}:log", "5-0")
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_an_entry_that_was_trimmed_away_is_no_place_to_stand_on(followed: Followed) -> None:
     lab, tag, seq, nonce = followed
     lab.redis.xtrim(f"{tag}:log", minid="5-0", approximate=False)
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_an_empty_store_is_another_history(followed: Followed) -> None:
     lab, tag, seq, nonce = followed
     lab.redis.delete(f"{tag}:log")
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_a_new_genesis_is_another_history(followed: Followed) -> None:
     lab, tag, *_ = followed
     nonce = lab.redis.xrange(f"{tag}:log")[0][1][b"n"]
-    assert lab.call("follow_poll", tag, b"me", 1, nonce, 10)[0] == b"OK"
+    assert lab.call("follow_poll", tag, b"me", 1, nonce, 10, SERVES)[0] == b"OK"
     lab.redis.delete(f"{tag}:log")
     lab.call("follow_start", tag, b"new")
-    assert lab.call("follow_poll", tag, b"me", 1, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", 1, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_a_log_that_grew_again_past_the_follower_is_another_history(followed: Followed) -> None:
@@ -632,7 +634,7 @@ def test_a_log_that_grew_again_past_the_follower_is_another_history(followed: Fo
     lab.redis.xtrim(f"{tag}:log", maxlen=0, approximate=False)
     lab.redis.delete(f"{tag}:log")
     lab.revoke(*(handle_in(lab, tag) for _ in range(9)))
-    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10) == [b"DIVERGED"]
+    assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"DIVERGED"]
 
 
 def test_followers_that_are_silent_for_an_hour_are_forgotten(lab: Lab) -> None:
@@ -697,7 +699,7 @@ def test_when_memory_is_full_sessions_end_and_none_begin(launch: Launch) -> None
     with lab_of(store, "full") as lab:
         issued, others = lab.create(), [lab.create("user-2") for _ in range(2)]
         tag = lab.tag(issued)
-        seq, nonce = lab.call("follow_start", tag, b"")
+        seq, nonce, *_ = lab.call("follow_start", tag, b"")
         lab.redis.config_set("maxmemory", 1)
         with pytest.raises(StoreUnavailable, match="OOM"):
             lab.create()
@@ -709,7 +711,7 @@ def test_when_memory_is_full_sessions_end_and_none_begin(launch: Launch) -> None
         assert lab.revoke(issued.session.handle) == [issued.session.handle]
         assert len(lab.revoke_user("user-2")) == len(others)
         # Verifiers hear of it, and do not go stale.
-        assert session_entry(issued.session.handle) in lab.call("follow_poll", tag, b"me", seq, nonce, 10)
+        assert session_entry(issued.session.handle) in lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES)
         assert lab.run(flows.claim_store("full", 4, 3600)).shards == 4, "a service may start"
     store.close()
 

@@ -158,6 +158,21 @@ class Store:
         """
         return self._hold(run_scripts(calls)) if calls else []
 
+    def subscribe(self, channels: Sequence[str]) -> Subscription:
+        """Listen on channels, over a connection of its own.
+
+        Raises:
+            StoreUnavailable: they cannot be listened on.
+        """
+        if self._pool.closed:
+            raise StoreUnavailable("the store is closed")
+        connection = self._pool.make()
+        try:
+            return Subscription(connection, channels, self.url)
+        except FAULTS as error:
+            connection.disconnect()
+            raise unavailable(error, self.url) from error
+
     def open_async(self) -> AsyncStore:
         """The same store for one event loop. No I/O happens here, nor is a server started: that is for ``start``."""
         return AsyncStore(self._endpoint, self._limits)
@@ -196,11 +211,40 @@ class Store:
         return _Pool(lambda: make(**settings), self._limits, closed)
 
 
+class Subscription:
+    """Messages that come by themselves. Used by one thread; made by ``Store.subscribe``."""
+
+    def __init__(self, connection: Connection, channels: Sequence[str], url: str) -> None:
+        self._connection = connection
+        self._url = url
+        connection.connect()
+        connection.send_packed_command(_packed(connection, [("SUBSCRIBE", *channels)]))
+        for _ in channels:
+            connection.read_response()
+
+    def get(self, timeout: float) -> str | None:
+        """The channel of the next message; None if none comes within ``timeout`` seconds.
+
+        Raises:
+            StoreUnavailable: the connection is lost.
+        """
+        try:
+            if not self._connection.can_read(timeout):
+                return None
+            return str(self._connection.read_response()[1].decode())
+        except FAULTS as error:
+            raise unavailable(error, self._url) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.disconnect()
+
+
 class _Pool:
     """Connections for threads; the one that came back last goes out first, so that the rest may idle."""
 
     def __init__(self, make: Callable[[], Connection], limits: Limits, closed: bool) -> None:
-        self._make = make
+        self.make = make
         self._idle: list[Connection] = []
         self._free = threading.Semaphore(limits.connections)
         self._patience = limits.acquire
@@ -237,7 +281,7 @@ class _Pool:
         try:
             return self._idle.pop(), False
         except IndexError:
-            return self._make(), True
+            return self.make(), True
 
     def close(self) -> None:
         """Close what lies idle now, and the rest as it comes back."""
@@ -343,7 +387,7 @@ class _AsyncPool:
     """As ``_Pool``, for the tasks of one event loop."""
 
     def __init__(self, make: Callable[[], AsyncConnection], limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
-        self._make = make
+        self.make = make
         self._idle: list[AsyncConnection] = []
         self._free = asyncio.Semaphore(limits.connections)
         self._limits = limits
@@ -357,7 +401,7 @@ class _AsyncPool:
             raise StoreUnavailable("the store is closed")
         await self._acquire()
         try:
-            connection, fresh = (self._idle.pop(), False) if self._idle else (self._make(), True)
+            connection, fresh = (self._idle.pop(), False) if self._idle else (self.make(), True)
             try:
                 async with asyncio.timeout(self._limits.connect):
                     if not fresh and await _disturbed_async(connection):

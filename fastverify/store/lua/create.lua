@@ -1,24 +1,27 @@
 #!lua
 -- Makes a session's record and index entry; ends the session that it replaces and those beyond the user's limit, in the same step.
 -- KEYS[1] shard tag.
--- ARGV: handle, user, idle ttl (ms), absolute ttl (ms), D (ms), most sessions of the user (0: no limit), handle to end or '',
+-- ARGV: handle, user, tenant, idle ttl (ms), absolute ttl (ms), D (ms), most sessions of the user (0: no limit), handle to end or '',
 --       entry life (s), nonce, then the record's other fields and values.
--- Reply: handle, now, idle expiry, absolute expiry, then the handles that were ended.
+-- Reply: handle, now, newest mark that concerns the session (ms, or 0), sequence number of the last entry (0: none was written), then
+--        the handles that were ended.
 -- include: time
 -- include: record
 -- include: session
 -- include: primary
-local tag, handle, user = KEYS[1], ARGV[1], ARGV[2]
-local idle_ttl, abs_ttl, debounce, most = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local previous, life, nonce = ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local tag, handle, user, tenant = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local idle_ttl, abs_ttl, debounce, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local previous, life, nonce = ARGV[8], tonumber(ARGV[9]), ARGV[10]
 local record, index, now = tag .. ':s:' .. handle, tag .. ':u:' .. user, now_ms()
 local abs_exp = now + abs_ttl
 local idle_exp = math.min(now + idle_ttl, abs_exp)
 hold_until(tag, now, debounce)
 
-local reply = { handle, now, whole(idle_exp), whole(abs_exp) }
+local mark = newest_mark(tag, tenant)
+local reply = { handle, now, mark, 0 }
 local function finish(old)
-  end_session(tag, old, life, nonce, now)
+  local _, seq = end_session(tag, old, life, nonce, now)
+  reply[4] = seq
   reply[#reply + 1] = old
 end
 if previous ~= '' then
@@ -47,13 +50,18 @@ if most > 0 then
   end
 end
 
-local at = whole(now)
-redis.call('HSET', record, 'user', user, 'G', 0, 'handed_at', at, 'created_at', at, 'seen_at', at, 'redelivered', 0, 'life', whole(life),
+-- A mark may be of a clock that is a little ahead: what is made after it lives.
+local at, created_at = whole(now), whole(math.max(now, mark + 1))
+redis.call('HSET', record, 'user', user, 'tenant', tenant, 'G', 0, 'handed_at', at, 'created_at', created_at, 'seen_at', at,
+  'redelivered', 0, 'life', whole(life),
   'idle_ttl', whole(idle_ttl), 'idle_exp', whole(idle_exp), 'abs_exp', whole(abs_exp))
-for i = 10, #ARGV, 2 do
+for i = 11, #ARGV, 2 do
   redis.call('HSET', record, ARGV[i], ARGV[i + 1])
 end
 redis.call('PEXPIREAT', record, whole(idle_exp))
 redis.call('ZADD', index, whole(abs_exp), handle)
 redis.call('PEXPIREAT', index, redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2])
+if reply[4] > 0 then
+  announce(tag)
+end
 return reply

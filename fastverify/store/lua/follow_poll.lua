@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
 -- What came after the entry that a follower stands on. Reporting where it stands is also the fence: a primary that cannot write is
 -- not believed.
--- KEYS[1] shard tag. ARGV: follower id, seq, its nonce, most entries to return.
+-- KEYS[1] shard tag. ARGV: follower id, seq, its nonce, most entries to return, ms for which the follower serves without a poll.
 -- Reply: 'DIVERGED', or 'OK' then seq, nonce, window, entry of each.
+-- Repeatable.
 -- include: time
 -- include: text
 local tag, id, seq, nonce, most = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-redis.call('HSET', tag .. ':gw', id, whole(seq) .. ' ' .. whole(now_ms()))
+redis.call('HSET', tag .. ':gw', id, whole(seq) .. ' ' .. ARGV[5] .. ' ' .. whole(now_ms()))
 local items = redis.call('XRANGE', tag .. ':log', whole(seq) .. '-0', '+', 'COUNT', most + 1)
 local reply = { 'OK' }
 for i, item in ipairs(items) do

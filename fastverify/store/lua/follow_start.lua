@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
 -- Where a follower begins: the tail of the shard's log (begun here if there is none), then the live windows. An entry up to the tail
 -- is in its window's set, which is read next; a later one comes by the log: nothing is missed.
--- KEYS[1] shard tag. ARGV: nonce for a genesis entry. Reply: seq, nonce, windows...
+-- KEYS[1] shard tag. ARGV: nonce for a genesis entry. Reply: seq, nonce, the log's genesis, windows...
+-- Repeatable.
 -- include: time
 -- include: log
 local tag, now = KEYS[1], now_ms()
 local seq, nonce = log_tail(tag .. ':log', ARGV[1], now)
-local reply = { seq, nonce }
+local reply = { seq, nonce, redis.call('GET', tag .. ':log:genesis') or '' }
 for _, window in ipairs(redis.call('ZRANGEBYSCORE', tag .. ':windows', whole(now / 1000), '+inf')) do
   reply[#reply + 1] = window
 end

@@ -4,7 +4,8 @@
 -- KEYS[1] shard tag.
 -- ARGV: handle, g, deadline (ms), W (ms), D (ms), redeliveries allowed, entry life (s), nonce, key id of the current secret, key id
 --       of the presented token.
--- Reply: handle, verdict, now, then for SAME, ADOPTED, ROTATED, AGAIN: the record's fields and values without its data;
+-- Reply: handle, verdict, now, then for SAME, ADOPTED, ROTATED, AGAIN: the newest mark that concerns the session (ms, or 0), and the
+--        record's fields and values without its data;
 --        for THEFT: how old the token was, user, tenant. LATE, GONE and BUSY have nothing more.
 -- include: time
 -- include: record
@@ -42,7 +43,7 @@ local function answer(verdict, ...)
   redis.call('HSET', record, 'idle_exp', whole(idle_exp), 'seen_at', whole(now), 'life', whole(longest), ...)
   redis.call('PEXPIREAT', record, whole(idle_exp))
   local fields = redis.call('HGETALL', record)
-  local reply = { handle, verdict, now }
+  local reply = { handle, verdict, now, newest_mark(tag, redis.call('HGET', record, 'tenant')) }
   for i = 1, #fields, 2 do
     if fields[i] ~= 'data' then
       reply[#reply + 1] = fields[i]
@@ -81,4 +82,5 @@ end
 -- 5. Reuse of a token whose child has been used.
 local user, tenant = unpack(redis.call('HMGET', record, 'user', 'tenant'))
 end_session(tag, handle, life, nonce, now)
+announce(tag)
 return { handle, 'THEFT', now, g == G - 1 and 'one_behind' or 'older', user, tenant }

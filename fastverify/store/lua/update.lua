@@ -4,7 +4,8 @@
 -- Whoever has judged the payload as a whole names the revision that it read: of two merges at once one reads anew.
 -- KEYS[1] shard tag. ARGV: handle, revision of the payload that was read or '' if it does not matter, how many fields are set, their
 --       names and values, then the names of those to delete.
--- Reply: handle, now, then the record's fields and values (none if it is gone), or only CHANGED if it is of another revision.
+-- Reply: handle, now, then the newest mark that concerns the session (ms, or 0) and the record's fields and values; nothing if it is
+--        gone, and only CHANGED if it is of another revision.
 -- include: time
 -- include: record
 local tag, handle, revision, sets = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -24,4 +25,4 @@ end
 for i = 4 + 2 * sets, #ARGV do
   redis.call('HDEL', record, ARGV[i])
 end
-return { handle, now, unpack(redis.call('HGETALL', record)) }
+return { handle, now, newest_mark(tag, redis.call('HGET', record, 'tenant')), unpack(redis.call('HGETALL', record)) }

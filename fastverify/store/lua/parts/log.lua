@@ -1,7 +1,7 @@
 -- include: text
 -- A shard's log: a stream with ids <seq>-0, dense, each entry with a nonce that came from the caller (a script's own random numbers
 -- repeat across a primary and its replica, and then two histories could not be told apart). Fields in this order: e, w, n, t; the
--- genesis entry has only n and t.
+-- genesis entry has only n and t; its nonce is kept beside the log, for another genesis is another dataset.
 local KEEP_MS = 2 * 60 * 60 * 1000
 
 local function entry_time(item)
@@ -13,6 +13,7 @@ local function log_tail(log, nonce, now)
   local tail = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   if not tail then
     redis.call('XADD', log, '1-0', 'n', nonce .. ':genesis', 't', whole(now))
+    redis.call('SET', log .. ':genesis', nonce)
     tail = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   end
   local fields = tail[2]

@@ -1,5 +1,5 @@
 -- include: blacklist
--- Ends one session: its record and index entry go, and its revocation entry is written, whether or not there was a record. There are
+-- Ends one session, and returns whether it was there and its entry's sequence number: its record and index entry go, and its revocation entry is written, whether or not there was a record. There are
 -- no tombstones: a missing record is refused. The entry lives as long as the record demands, if that is longer than the caller knows:
 -- the session may be of a service that issues tokens of a longer life, and has started a moment ago.
 local function session_entry(handle)
@@ -16,6 +16,6 @@ local function end_session(tag, handle, life, nonce, now)
     redis.call('DEL', record)
     redis.call('ZREM', tag .. ':u:' .. user, handle)
   end
-  blacklist(tag, session_entry(handle), math.max(life, tonumber(its_life or 0)), nonce, now)
-  return user and tonumber(expires) > now
+  local seq = blacklist(tag, session_entry(handle), math.max(life, tonumber(its_life or 0)), nonce, now)
+  return user and tonumber(expires) > now, seq
 end

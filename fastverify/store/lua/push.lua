@@ -1,0 +1,31 @@
+#!lua flags=allow-oom
+-- Takes back revocations that this primary lacks from a follower that knew them: a failover lost them. An entry that another follower
+-- has brought already is not written again. A session that the failover brought back ends.
+-- KEYS[1] shard tag. ARGV: nonce, then entry and expiry (s) of each. Reply: how many were written.
+-- Repeatable.
+-- include: time
+-- include: session
+local tag, nonce, now, written = KEYS[1], ARGV[1], now_ms(), 0
+
+local function handle_of(entry)
+  local hex = string.gsub(string.sub(entry, 2, 17), '.', function(byte)
+    return string.format('%02x', string.byte(byte))
+  end)
+  return string.gsub(hex, '^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x+)$', '%1-%2-%3-%4-%5')
+end
+
+for i = 2, #ARGV, 2 do
+  local entry, life = ARGV[i], tonumber(ARGV[i + 1]) - now / 1000
+  if life > 0 and redis.call('SISMEMBER', window_set(tag, window_end(now, life)), entry) == 0 then
+    if string.byte(entry) == 1 then
+      end_session(tag, handle_of(entry), life, nonce, now)
+    else
+      blacklist(tag, entry, life, nonce, now)
+    end
+    written = written + 1
+  end
+end
+if written > 0 then
+  announce(tag)
+end
+return written
