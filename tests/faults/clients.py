@@ -22,7 +22,11 @@ from .workload import Setup
 PATIENCE = 2.5
 #: Of the requests that a browser sends, and of the answers on their way to it, so many are lost.
 REQUESTS_LOST, REPLIES_LOST = 0.02, 0.05
-TENANTS = ("public", "acme")
+#: The last is revoked as a whole every now and then.
+TENANTS = ("public", "acme", "brief")
+#: A revocation may wait until all gateways have reported it, or have gone stale.
+REVOKERS_PATIENCE = 12.0
+WAITS = (None, None, "propagated", "replicated")
 #: What of an answer is not for the journal.
 NOT_SAID = frozenset({"refresh", "access", "changed"})
 
@@ -55,6 +59,7 @@ class Jar:
             "token": digest(self.access),
             "issued_at": answer["issued_at"],
             "expires_at": answer["expires_at"],
+            "key": answer["key"],
         }
 
 
@@ -74,7 +79,7 @@ class Clients:
     def run(self) -> None:
         """Live until ``stop``."""
         roles = [_Browser(self, number) for number in range(self.setup.browsers)]
-        roles += [_Thief(self), _Revoker(self), _Revoker(self), _Ghost(self), _Ghost(self)]
+        roles += [_Thief(self), _Revoker(self), _Revoker(self), _Sweeper(self), _Ghost(self), _Ghost(self)]
         threads = [threading.Thread(target=role.live, name=type(role).__name__) for role in roles]
         for thread in threads:
             thread.start()
@@ -116,11 +121,12 @@ class _Client:
     """Somebody who asks, in a thread."""
 
     who = ""
+    patience = PATIENCE
 
     def __init__(self, world: Clients) -> None:
         self.world, self.setup = world, world.setup
         self.random = random.Random(world.random.random())
-        self.caller = Caller(world.folder, PATIENCE)
+        self.caller = Caller(world.folder, self.patience)
 
     def live(self) -> None:
         raise NotImplementedError
@@ -144,12 +150,12 @@ class _Client:
         said = {"session": jar.session, "generation": generation, "token": digest(token)}
         return self.ask("refresh", {"token": token}, **said, **more)
 
-    def revoke(self, scope: str, target: str, wait: str = "") -> str:
-        """Revoke something; what came of it."""
-        answer, _ = self.ask(
-            "revoke", {"scope": scope, "target": target, "wait": wait}, scope=scope, target=target, wait=wait
-        )
-        return str(answer["result"])
+    def revoke(self, scope: str, target: str, wait: str | None = None) -> bool:
+        """Revoke something; whether that was acknowledged."""
+        shown = digest(target) if scope == "token" else target
+        message = {"scope": scope, "target": target, "wait": wait}
+        answer, _ = self.ask("revoke", message, scope=scope, target=shown, wait=wait or "")
+        return bool(answer["result"] == "ok")
 
     def info(self, jar: Jar) -> None:
         """Ask what the store knows."""
@@ -164,7 +170,7 @@ class _Browser(_Client):
     def __init__(self, world: Clients, number: int) -> None:
         super().__init__(world)
         self.user = f"user-{number // 2}"
-        self.tenant = TENANTS[number % 3 == 2]
+        self.tenant = TENANTS[max(0, number % 6 - 3)]
         self.tabs = ThreadPoolExecutor(2)
         self.callers = [Caller(world.folder, PATIENCE) for _ in range(2)]
 
@@ -200,7 +206,7 @@ class _Browser(_Client):
             if self.show(jar) == "try_refresh" or time.monotonic() > due:
                 self.renew(jar)
                 due = time.monotonic() + self.random.uniform(0.5, 3)
-            if time.monotonic() > end and self.revoke("session", jar.session) == "ok":
+            if time.monotonic() > end and self.revoke("session", jar.session):
                 self.world.bury(jar)
             elif self.random.random() < 0.02:
                 self.info(jar)
@@ -261,6 +267,7 @@ class _Revoker(_Client):
     """Revokes other people's sessions, and looks at once whether they are refused."""
 
     who = "revoker"
+    patience = REVOKERS_PATIENCE
 
     def live(self) -> None:
         while self.world.pause(self.random.uniform(0.5, 1.5)):
@@ -269,15 +276,41 @@ class _Revoker(_Client):
                 self.end(max(self.random.choices(jars, k=4), key=lambda jar: jar.born))
 
     def end(self, jar: Jar) -> None:
-        scope = self.random.choices(("session", "user"), (8, 1))[0]
-        target = jar.session if scope == "session" else jar.user
-        if self.revoke(scope, target) != "ok":
-            return
-        for other in self.world.some(self.world.jars):
-            if other is jar or (scope == "user" and other.user == target):
-                self.world.bury(other)
-        for gateway in self.world.gateways:
-            self.show(jar, gateway)
+        match self.random.choices(("session", "user", "token"), (8, 1, 1))[0]:
+            case "session":
+                self.sweep("session", jar.session, [jar])
+            case "user":
+                self.sweep("user", jar.user, [other for other in self._there() if other.user == jar.user])
+            case _:
+                self.revoke("token", jar.access, self.random.choice(WAITS))
+
+    def sweep(self, scope: str, target: str, jars: list[Jar]) -> None:
+        """Revoke all of these at once."""
+        if self.revoke(scope, target, self.random.choice(WAITS)):
+            for jar in jars:
+                self.world.bury(jar)
+            for gateway in self.world.gateways:
+                for jar in jars[:3]:
+                    self.show(jar, gateway)
+
+    def _there(self) -> list[Jar]:
+        return self.world.some(self.world.jars)
+
+
+class _Sweeper(_Revoker):
+    """Revokes much at once: a tenant, a signing key, everything."""
+
+    def live(self) -> None:
+        turn = 0
+        while self.world.pause(self.random.uniform(9, 14)):
+            turn += 1
+            there = self._there()
+            if turn % 4 == 2 and there:
+                self.revoke("key", there[-1].said["key"], self.random.choice(WAITS))
+            elif turn % 4 == 0:
+                self.sweep("all", "", there)
+            else:
+                self.sweep("tenant", TENANTS[-1], [jar for jar in there if jar.tenant == TENANTS[-1]])
 
 
 class _Ghost(_Client):

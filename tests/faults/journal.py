@@ -53,6 +53,8 @@ class Event:
     #: Of the access token: seconds since the epoch.
     issued_at: int = 0
     expires_at: int = 0
+    #: The kid of what signed it.
+    key: str = ""
     #: Seconds since the epoch: the session's absolute expiry, where the answer tells it.
     ends_at: int = 0
     #: By how many seconds the asked process's wall clock is off.
@@ -60,7 +62,7 @@ class Event:
     #: The client never saw this answer.
     lost: bool = False
 
-    #: Revocations: ``session``, ``user``, ``tenant``, ``all`` or ``token``, and which (for a token its digest).
+    #: Revocations: ``session``, ``user``, ``tenant``, ``all``, ``token`` or ``key``, and which (of a token its digest).
     scope: str = ""
     target: str = ""
     #: ``replicated``, ``propagated``, or nothing.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -81,6 +82,8 @@ class Rig:
         self.random = random.Random(setup.seed)
         self.caller = Caller(folder, WAIT)
         self.processes: dict[str, Process] = {}
+        #: What the followers have done, of those that have lived to the end.
+        self.counters: Counter[str] = Counter()
         self._forks = 0
         setup.save(folder)
         self.journal = Journal(folder, "faults")
@@ -121,6 +124,8 @@ class Rig:
         """End it: the clients first, for what they are told last is to be written down."""
         for name in ("clients", *self.setup.services, *self.setup.gateways):
             if name in self.processes:
+                if name != "clients":
+                    self.counters.update({k: v for k, v in self.ask(name, "counters").items() if isinstance(v, int)})
                 self.processes.pop(name).stop()
         self.caller.close()
         self.stop_store()
@@ -153,7 +158,7 @@ class Rig:
         verdicts = [
             self.ask(each, "verify", access=made["access"], said=said)["result"] for each in self.setup.gateways
         ]
-        ended = self.ask(service, "revoke", scope="session", target=made["answered"], wait="")["result"]
+        ended = self.ask(service, "revoke", scope="session", target=made["answered"], wait=None)["result"]
         return ended == "ok" and all(verdict == "ok" for verdict in verdicts)
 
     @property

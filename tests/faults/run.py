@@ -27,6 +27,8 @@ from .workload import Setup
 
 #: Seconds before the first fault: some sessions must be old enough to have been rotated.
 WARM_UP = 14.0
+#: Seconds in which gateways give back what a failover lost; beyond B, within which they have heard of it.
+PUSH_BACK = 3.0
 #: Seconds from the return of service to the next fault.
 SETTLE = 2.0
 
@@ -53,12 +55,20 @@ def run(rig: Rig, faults: Iterable[str], *, warm_up: float = WARM_UP, settle: fl
 def rules_of(rig: Rig, *, recovery: float = 3.0) -> Rules:
     """By what a run of this rig is to be checked."""
     setup = rig.setup
-    return Rules(window=setup.window, staleness=setup.staleness, shards=setup.shards, recovery=recovery)
+    return Rules(
+        window=setup.window,
+        staleness=setup.staleness,
+        shards=setup.shards,
+        recovery=recovery,
+        push_back=setup.staleness + PUSH_BACK,
+    )
 
 
 def judge(rig: Rig, rules: Rules) -> Report:
     """Check what a run has written."""
-    return check(merge(rig.folder), rules)
+    report = check(merge(rig.folder), rules)
+    report.counts.update({f"followers: {name}": count for name, count in rig.counters.items()})
+    return report
 
 
 def in_turn(names: Sequence[str], seconds: float, seed: int) -> Iterator[str]:

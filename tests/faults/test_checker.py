@@ -143,6 +143,9 @@ def breaches() -> Iterator[Any]:
     yield case("a", "theft_accepted_after_B", create(), refresh(30, 0, 1), refresh(60, 1, 2),
                refresh(61, 0, None, result="theft", **steal), verify(70))  # fmt: skip
     yield case("a", "blacklisted_accepted", create(), revoke(10, scope="token", target="t0"), verify(16))
+    yield case("a", "of_a_revoked_key_accepted", create(), revoke(10, scope="key", target="k"), verify(16, key="k"))
+    yield case("c", "blacklisted_accepted", create(), revoke(10, scope="token", target="t0", wait="propagated"),
+               verify(10.2))  # fmt: skip
     yield case("b", "replicated_and_lost", create(), fault(20, 21, lost_from=9, lost_to=20),
                revoke(10, wait="replicated"), refresh(22, 0, 0))  # fmt: skip
     yield case("b", "not_pushed_back", create(), revoke(10), verify(11, "unauthorised"),
@@ -191,6 +194,8 @@ def excuses() -> Iterator[Any]:
     yield case("a_clock_that_is_ahead", create(), verify(10, "try_refresh", clock=3600.0))
     yield case("a_clock_that_was_ahead", create(), verify(10, "try_refresh", issued_at=3600, expires_at=7200))
     yield case("blacklisted_token", create(), revoke(10, scope="token", target="t0"), verify(11, "try_refresh"))
+    yield case("token_of_a_revoked_key", create(), revoke(10, scope="key", target="k"),
+               verify(11, "try_refresh", key="k"))  # fmt: skip
     yield case("two_children_of_two_sessions", create(), create(1, session=OTHER), refresh(30, 0, 1),
                refresh(30, 0, 1, session=OTHER, child="another"))  # fmt: skip
     yield case("the_child_is_unused", create(), refresh(30, 0, 1), refresh(90, 0, 1))

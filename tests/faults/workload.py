@@ -33,6 +33,7 @@ from fastverify import (
     TryRefreshToken,
     Unauthorised,
 )
+from fastverify.flows import Wait
 from fastverify.store import open_store
 
 from . import rpc
@@ -139,14 +140,27 @@ class Service(_Process):
             return {"result": "gone"}
         return {"answered": found.handle, "ends_at": found.absolute_expires_at}
 
-    def revoke(self, scope: str, target: str, wait: str) -> Message:
-        options: dict[str, Any] = {"wait": wait} if wait else {}
+    def revoke(self, scope: str, target: str, wait: Wait) -> Message:
+        """``target`` of the scope ``token`` is the access token."""
+        sessions = self.sessions
         match scope:
             case "session":
-                self.sessions.revoke(target, **options)
+                sessions.revoke(target, wait=wait)
             case "user":
-                self.sessions.revoke_user(target, **options)
+                sessions.revoke_user(target, wait=wait)
+            case "tenant":
+                sessions.revoke_tenant(target, wait=wait)
+            case "all":
+                sessions.revoke_all(wait=wait)
+            case "token":
+                sessions.blacklist(target, wait=wait)
+            case "key":
+                sessions.revoke_key(target, wait=wait)
         return {}
+
+    def counters(self) -> Message:
+        """What its follower has done."""
+        return self.sessions.gateway.follower_info()._asdict()
 
 
 class Gateway(_Process):
@@ -166,6 +180,10 @@ class Gateway(_Process):
 
     def verify(self, access: str, said: Message) -> Message:
         return self._verify(self.verifier.verify, access, said)
+
+    def counters(self) -> Message:
+        """What its follower has done."""
+        return self.verifier.follower_info()._asdict()
 
     def fork(self, child: str) -> Message:
         """Fork; the child serves under a name of its own, by what it has inherited."""
@@ -205,6 +223,7 @@ def _issued(issued: Issued) -> Message:
         "child_generation": int(session.claims["refreshTokenHash1"][:8], 16),
         "issued_at": session.issued_at,
         "expires_at": session.expires_at,
+        "key": session.claims.key_id,
     }
 
 
