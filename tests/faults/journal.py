@@ -68,9 +68,10 @@ class Event:
     #: ``replicated``, ``propagated``, or nothing.
     wait: str = ""
 
-    #: Faults: which, on what, and what is known of its effects.
-    fault: str = ""
+    #: Why something was not available; of a fault, what it was done to.
     note: str = ""
+    #: Faults: which, and what is known of its effects.
+    fault: str = ""
     #: What was written in this time may be lost.
     lost_from: float | None = None
     lost_to: float | None = None

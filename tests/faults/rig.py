@@ -141,25 +141,32 @@ class Rig:
 
     def wait_for(self, name: str) -> None:
         """Wait until a process answers."""
-        self._until(time.monotonic() + WAIT, name, lambda: self.ask(name, "set_clock", offset=0.0)["result"] == "ok")
+        deadline = time.monotonic() + WAIT
+        while self.ask(name, "set_clock", offset=0.0)["result"] != "ok":
+            assert time.monotonic() < deadline, (self.folder / f"{name}.log").read_text()[-2000:]
+            time.sleep(0.05)
 
     def wait_for_service(self) -> None:
         """Wait until each service does all that it is for, in every shard, and each gateway accepts what it made."""
         deadline = time.monotonic() + WAIT
         for service in self.setup.services:
             for user in self._probes:
-                self._until(deadline, service, lambda service=service, user=user: self._serves(service, user))
+                while missing := self._missing(service, user):
+                    assert time.monotonic() < deadline, f"{service}: {missing}"
+                    time.sleep(0.05)
 
-    def _serves(self, service: str, user: str) -> bool:
+    def _missing(self, service: str, user: str) -> dict[str, str]:
+        """What a service, or a gateway for it, cannot do now."""
         made = self.ask(service, "create", user=user, tenant="public", lifetime=None)
-        if made["result"] != "ok" or self.ask(service, "refresh", token=made["refresh"])["result"] != "ok":
-            return False
-        said = {"session": made["answered"], "who": "probe"}
-        verdicts = [
-            self.ask(each, "verify", access=made["access"], said=said)["result"] for each in self.setup.gateways
-        ]
-        ended = self.ask(service, "revoke", scope="session", target=made["answered"], wait=None)["result"]
-        return ended == "ok" and all(verdict == "ok" for verdict in verdicts)
+        results = {"create": made.get("note", made["result"])}
+        if made["result"] == "ok":
+            said = {"session": made["answered"], "who": "probe"}
+            results["refresh"] = self.ask(service, "refresh", token=made["refresh"])["result"]
+            for gateway in self.setup.gateways:
+                results[gateway] = self.ask(gateway, "verify", access=made["access"], said=said)["result"]
+            ended = self.ask(service, "revoke", scope="session", target=made["answered"], wait=None)
+            results["revoke"] = ended["result"]
+        return {name: result for name, result in results.items() if result != "ok"}
 
     @property
     def _probes(self) -> list[str]:
@@ -169,11 +176,6 @@ class Rig:
             placement.shard_of_user(f"probe-{number}"): f"probe-{number}" for number in range(20 * placement.shards)
         }
         return list(users.values())
-
-    def _until(self, deadline: float, name: str, check: Callable[[], bool]) -> None:
-        while not check():
-            assert time.monotonic() < deadline, (self.folder / f"{name}.log").read_text()[-2000:]
-            time.sleep(0.05)
 
     def ask(self, process: str, operation: str, **arguments: Any) -> Message:
         """Ask one of the processes."""

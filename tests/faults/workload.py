@@ -199,7 +199,8 @@ def _outcome(operation: Callable[[], Message]) -> Message:
     try:
         return {"result": "ok"} | operation()
     except StoreUnavailable as error:
-        return {"result": "unavailable" if error.retry_after >= 1 else "error: nobody is told when to try again"}
+        result = "unavailable" if error.retry_after >= 1 else "error: nobody is told when to try again"
+        return {"result": result, "note": str(error)}
     except Unauthorised as error:
         return {"result": "unauthorised" if error.clear_tokens else "error: a token that was taken for garbage"}
     except TryRefreshToken:
