@@ -89,11 +89,11 @@ class Authority:
             mark: the newest that concerns the session, in milliseconds since the epoch; 0 if there is none.
         """
         iat = issued_at(now, store_now, mark)
-        expires_at = min(
-            max(int(now), iat) + self.config.access_token_lifetime, record.absolute_expires_at // 1000
-        )
+        expires_at = min(max(int(now), iat) + self.config.access_token_lifetime, record.absolute_expires_at // 1000)
         if expires_at <= iat:
-            raise Unauthorised("the session has reached the end of its absolute lifetime")
+            if record.absolute_expires_at // 1000 <= store_now // 1000:
+                raise Unauthorised("the session has reached the end of its absolute lifetime")
+            raise StoreUnavailable("this process's clock is far ahead of the store's, to which the session lives")
         csrf = anti_csrf_token(record.secret) if record.anti_csrf else None
         payload = {
             **record.payload,

@@ -12,7 +12,7 @@ from typing import NoReturn, Self
 from . import flows
 from ._core import CacheInfo, Claims, RevocationTable, Verifier, parse_unverified
 from .config import WhenStale, check_prefix, check_staleness
-from .entries import key_entry, target_of
+from .entries import KEY, key_entry, target_of
 from .errors import (
     ConfigError,
     CryptoFault,
@@ -297,7 +297,7 @@ class SessionVerifier:
         return {kid for kid in kids if self._is_revoked(kid, state.now // 1000)}
 
     def _is_revoked(self, kid: str, now: int) -> bool:
-        return self._table.lookup(key=target_of(key_entry(kid)), now=now) != 0
+        return self._table.lookup(key=target_of(key_entry(kid)), now=now) == KEY
 
     def _first_sight(self, claims: Claims) -> Session:
         """The session of a token that has just been verified for the first time; the client has it, then."""

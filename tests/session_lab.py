@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -180,22 +181,15 @@ class Lab:
             keys = list(ours)
             self.redis.eval(_AGE_RECORDS, len(keys), *keys, _ms(seconds))
 
-    def mark(self, tag: str, tenant: str) -> None:
+    def mark(self, tenant: str) -> Outcome[None]:
         """End a tenant's sessions up to now; ``*``: everybody's."""
-        now = self.now_ms()
-        self.redis.hset(f"{tag}:marks", tenant, now)
-        while self.now_ms() == now:
-            pass  # what is created next is younger than the mark
+        everybody = tenant == flows.EVERYBODY
+        flow = flows.revoke_all if everybody else partial(flows.revoke_tenant, tenant=tenant)
+        return self.run(flow(self.authority, random=os.urandom))
 
     def confirm(self, issued: Issued, generation: int) -> None:
-        """What a gateway's report of an access token will do (rotation.md, confirmation)."""
-        record, now = self.record(issued), self.now_ms()
-        if not record or int(record["G"]) > generation:
-            return
-        if int(record["G"]) < generation:
-            self.redis.hset(self.record_key(issued), mapping={"G": generation, "handed_at": now, "conf_at": now})
-        elif "conf_at" not in record:
-            self.redis.hset(self.record_key(issued), "conf_at", now)
+        """A gateway reports that it has seen an access token of this generation (rotation.md, confirmation)."""
+        self.run(flows.confirm(self.authority.placement, {handle_bytes(issued.session.handle): generation}))
 
     def snapshot(self, *sessions: Issued) -> Snapshot:
         """Copy what a replica would hold of sessions: their records, and their users' indexes."""

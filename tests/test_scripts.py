@@ -15,6 +15,7 @@ from fix_stores import PATIENT, WAIT, Launch
 from session_lab import D, Lab, W, plain_client, plain_handle, session_entry
 
 from fastverify import StoreUnavailable, Unauthorised, flows
+from fastverify.entries import everything_entry, key_entry, tenant_entry, token_entry
 from fastverify.key_ring import generate_key
 from fastverify.store import Store, open_store
 from fastverify.store.calls import script
@@ -63,6 +64,16 @@ def whole_life(lab: Lab, user_id: str) -> None:
     lab.revoke(lab.create(user_id).session.handle)
     lab.create(user_id)
     assert len(lab.revoke_user(user_id)) == 1
+    confirmed = lab.create(user_id)
+    lab.confirm(confirmed, 0)
+    lab.confirm(confirmed, 1)
+    nonce = os.urandom(16)
+    lab.call("blacklist", tag, 1000, nonce, token_entry(confirmed.access_token))
+    lab.call("push", tag, nonce, session_entry(confirmed.session.handle), lab.now_ms() // 1000 + 1000)
+    assert lab.record(confirmed) == {}
+    _, at = lab.call("mark", tag, 1000, nonce, tenant_entry("acme", lab.now_ms()), "acme", lab.now_ms(), HOUR_MS)
+    assert len(lab.call("marks", tag)) == 2 and lab.call("clock", tag) > 0
+    assert lab.call("reached", tag, at, b"%b:%d" % (nonce, at)) == 0
     seq, nonce, _, *windows = lab.call("follow_start", tag, b"nonce")
     lab.call("follow_scan", tag, windows[0], 0)
     assert lab.call("follow_poll", tag, b"follower", seq, nonce, 10, SERVES) == [b"OK"]
@@ -265,7 +276,7 @@ def test_a_session_that_is_over_does_not_count_against_the_limit(store: Store, u
         if how == "expired":
             lab.advance(61)
         else:
-            lab.mark(lab.tag(over), "acme")
+            lab.mark("acme")
         assert lab.create_outcome().entries == ()
         assert lab.record(kept) and not lab.record(over)
         assert lab.redis.zcard(f"{lab.tag(over)}:u:user-1") == 2
@@ -416,7 +427,7 @@ def test_a_session_that_is_over_is_shown_by_nothing(lab: Lab, how: str) -> None:
     if how == "expired":
         lab.advance(61)
     elif how == "marked":
-        lab.mark(lab.tag(issued), "*")
+        lab.mark("*")
     else:
         lab.revoke(handle)
     authority = lab.authority
@@ -635,6 +646,121 @@ def test_a_log_that_grew_again_past_the_follower_is_another_history(followed: Fo
     lab.redis.delete(f"{tag}:log")
     lab.revoke(*(handle_in(lab, tag) for _ in range(9)))
     assert lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES) == [b"DIVERGED"]
+
+
+# --- who has applied what, and what a failover lost ---
+
+
+def written(lab: Lab, tag: str) -> tuple[int, bytes]:
+    """Where a revocation that is written now stands in the log."""
+    nonce = os.urandom(16)
+    _, seq = lab.call("blacklist", tag, 1000, nonce, key_entry(nonce.hex()))
+    return seq, b"%b:%d" % (nonce, seq)
+
+
+def stands(lab: Lab, tag: str, name: str, seq: int, *, silent: int = 0) -> None:
+    """A follower has reported where it stands, so many milliseconds ago."""
+    lab.redis.hset(f"{tag}:gw", name, f"{seq} {SERVES} {lab.now_ms() - silent}")
+
+
+def test_those_are_waited_for_that_have_not_applied_an_entry_and_still_serve(lab: Lab) -> None:
+    tag = lab.authority.placement.tags[0]
+    seq, nonce = written(lab, tag)
+    assert lab.call("reached", tag, seq, nonce) == 0
+    stands(lab, tag, "there", seq)
+    stands(lab, tag, "beyond", seq + 7)
+    stands(lab, tag, "stale", seq - 1, silent=SERVES + 1)
+    assert lab.call("reached", tag, seq, nonce) == 0
+    stands(lab, tag, "behind", seq - 1)
+    stands(lab, tag, "silent", seq - 1, silent=SERVES - 2_000)
+    assert lab.call("reached", tag, seq, nonce) == 2
+    lab.call("strict", tag, NOBODY)
+    assert lab.call("reached", tag, seq, nonce) == 2, "what is written as a fence is no follower"
+
+
+def test_an_entry_that_the_store_has_lost_has_reached_nobody(lab: Lab) -> None:
+    tag = lab.authority.placement.tags[0]
+    seq, nonce = written(lab, tag)
+    assert lab.call("reached", tag, seq + 1, nonce) == b"LOST"
+    assert lab.call("reached", tag, seq, nonce[1:]) == b"LOST", "another entry has its place"
+    lab.redis.delete(f"{tag}:log")
+    assert lab.call("reached", tag, seq, nonce) == b"LOST"
+
+
+def test_what_was_lost_is_written_once_and_ends_the_session_that_came_back(lab: Lab) -> None:
+    issued = lab.create()
+    tag, replica = lab.tag(issued), lab.snapshot(issued)
+    outcome = lab.run(flows.revoke_many(lab.authority, [issued.session.handle], random=os.urandom))
+    lost = [outcome.entries[0], key_entry("d-1"), token_entry(issued.access_token)]
+    for key in lab.redis.keys(f"{tag}:rev:*"):
+        lab.redis.delete(key)
+    lab.restore(replica)
+    assert lab.record(issued)
+    until = lab.now_ms() // 1000 + 1000
+    args = [part for entry in lost for part in (entry, until)]
+    before = len(lab.entries(tag))
+    assert lab.call("push", tag, b"nonce", *args) == 3
+    assert lab.record(issued) == {} and lab.blacklisted(tag) == set(lost)
+    assert lab.call("push", tag, b"nonce", *args) == 0
+    assert len(lab.entries(tag)) == before + 3
+    assert lab.call("push", tag, b"nonce", key_entry("d-2"), lab.now_ms() // 1000 - 1) == 0, "nobody needs it any more"
+
+
+# --- marks ---
+
+
+def test_a_mark_ends_what_was_there_and_nothing_that_comes_after_it(lab: Lab) -> None:
+    ended, other = lab.create(tenant="acme"), lab.create("user-2", tenant="other")
+    outcome = lab.mark("acme")
+    assert [one.tag for one in outcome.written] == lab.authority.placement.tags
+    assert all(lab.entries(one.tag) == [*outcome.entries] for one in outcome.written)
+    after = lab.create(tenant="acme")
+    with pytest.raises(Unauthorised):
+        lab.refresh(ended.refresh_token)
+    assert lab.record(ended) == {}
+    assert lab.refresh(after.refresh_token) and lab.refresh(other.refresh_token)
+    cutoff = int.from_bytes(outcome.entries[0][17:]) // 1000
+    assert after.session.issued_at > cutoff >= ended.session.issued_at
+
+
+def test_the_mark_of_a_clock_that_is_ahead_ends_nothing_that_comes_after_it(lab: Lab) -> None:
+    ahead = lab.now_ms() + 3_000
+    for tag in lab.authority.placement.tags:
+        lab.call("mark", tag, 1000, b"nonce", everything_entry(ahead), "*", ahead, HOUR_MS)
+    issued = lab.create()
+    assert int(lab.record(issued)["created_at"]) > ahead
+    assert issued.session.issued_at == ahead // 1000 + 1
+    assert lab.refresh(issued.refresh_token).session.issued_at == ahead // 1000 + 1
+    lab.mark("*")
+    assert int(lab.redis.hget(f"{lab.tag(issued)}:marks", "*") or 0) == ahead, "a mark only becomes later"
+
+
+def test_marks_are_forgotten_when_no_session_is_as_old(lab: Lab) -> None:
+    tag, now = lab.authority.placement.tags[0], lab.now_ms()
+    for tenant, at in (("old", now - HOUR_MS - 1000), ("young", now - HOUR_MS + 60_000)):
+        lab.call("mark", tag, 1000, b"nonce", tenant_entry(tenant, at), tenant, at, 2 * HOUR_MS)
+    lab.call("mark", tag, 1000, b"nonce", tenant_entry("new", now), "new", now, HOUR_MS)
+    assert lab.redis.hkeys(f"{tag}:marks") == [b"young", b"new"]
+
+
+# --- confirmations ---
+
+
+def test_a_confirmation_says_once_when_a_generation_was_seen_and_adopts_a_lost_one(lab: Lab) -> None:
+    issued = lab.create()
+    assert "conf_at" not in lab.record(issued)
+    lab.confirm(issued, 0)
+    first = lab.number(issued, "conf_at")
+    lab.advance(3)
+    lab.confirm(issued, 0)
+    assert lab.number(issued, "conf_at") == first - 3000, "the first time counts"
+    lab.confirm(issued, 2)
+    assert lab.number(issued, "G") == 2 and lab.number(issued, "conf_at") == lab.number(issued, "handed_at")
+    lab.confirm(issued, 1)
+    assert lab.number(issued, "G") == 2
+    lab.revoke(issued.session.handle)
+    lab.confirm(issued, 3)
+    assert lab.record(issued) == {}, "a report makes no session"
 
 
 def test_followers_that_are_silent_for_an_hour_are_forgotten(lab: Lab) -> None:

@@ -353,7 +353,7 @@ def test_revocation_table_loses_nothing_that_several_threads_enter_while_others_
     expected = {entry(1, handle) for handle in kept} | {entry(4, tenant, NOW * 1000) for tenant in tenants}
 
     def work(seed: int) -> None:
-        numbers = random.Random(seed)
+        numbers = random.Random(f"noise {seed}")  # not the numbers that are kept: Random(1) would begin with those
         mine = kept[seed::THREADS]
         for step, tenant in enumerate(tenants[seed::THREADS], 1):
             handles = mine[step * 50 - 50 : step * 50]

@@ -14,9 +14,20 @@ local function handle_of(entry)
   return string.gsub(hex, '^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x+)$', '%1-%2-%3-%4-%5')
 end
 
+-- Whether an entry is there for at least as long.
+local function is_known(entry, life)
+  local windows = redis.call('ZRANGEBYSCORE', tag .. ':windows', whole(window_end(now, life)), '+inf')
+  for _, window in ipairs(windows) do
+    if redis.call('SISMEMBER', window_set(tag, window), entry) == 1 then
+      return true
+    end
+  end
+  return false
+end
+
 for i = 2, #ARGV, 2 do
   local entry, life = ARGV[i], tonumber(ARGV[i + 1]) - now / 1000
-  if life > 0 and redis.call('SISMEMBER', window_set(tag, window_end(now, life)), entry) == 0 then
+  if life > 0 and not is_known(entry, life) then
     if string.byte(entry) == 1 then
       end_session(tag, handle_of(entry), life, nonce, now)
     else

@@ -8,19 +8,19 @@ local function window_end(now, life)
 end
 
 local function window_set(tag, window)
-  return tag .. ':rev:' .. whole(window)
+  return tag .. ':rev:' .. window
 end
 
 local function blacklist(tag, entry, life, nonce, now)
   local log, windows = tag .. ':log', tag .. ':windows'
-  local window = window_end(now, life)
+  local window = whole(window_end(now, life))
   local set = window_set(tag, window)
   redis.call('SADD', set, entry)
-  redis.call('EXPIREAT', set, whole(window))
-  redis.call('ZADD', windows, whole(window), whole(window))
+  redis.call('EXPIREAT', set, window)
+  redis.call('ZADD', windows, window, window)
   redis.call('ZREMRANGEBYSCORE', windows, '-inf', whole(now / 1000))
   local seq = log_tail(log, nonce, now) + 1
-  redis.call('XADD', log, whole(seq) .. '-0', 'e', entry, 'w', whole(window), 'n', nonce .. ':' .. whole(seq), 't', whole(now))
+  redis.call('XADD', log, whole(seq) .. '-0', 'e', entry, 'w', window, 'n', nonce .. ':' .. whole(seq), 't', whole(now))
   log_trim(log, now)
   return seq
 end

@@ -1,0 +1,306 @@
+"""What can be revoked, and when a call that revokes returns: by both managers, on each store, seen from a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from facades import Facade, open_facade, settings
+from fix_stores import PATIENT, WAIT, Launch
+
+from fastverify import (
+    RevokedToken,
+    Sessions,
+    SessionVerifier,
+    StoreUnavailable,
+    TokenTheftDetected,
+    TryRefreshToken,
+    Unauthorised,
+    flows,
+    revocations,
+)
+from fastverify.session import handle_bytes
+from fastverify.store import Call, Store, drive, open_store
+
+ISSUER = "http://api.test/auth"
+
+
+@pytest.fixture(params=["sync", "async"])
+async def life(request: pytest.FixtureRequest, store_url: str, unique_prefix: str) -> AsyncIterator[Facade]:
+    """A session service on each store, by each manager."""
+    facade = await open_facade(request.param, store_url, settings(unique_prefix, exchange_seconds=0))
+    yield facade
+    await facade.close()
+
+
+@pytest.fixture
+def gateway(life: Facade, store_url: str, unique_prefix: str) -> Iterator[SessionVerifier]:
+    """A gateway on the same store, as in another process: it shares nothing with the service."""
+    with SessionVerifier.connect(store_url, issuer=ISSUER, prefix=unique_prefix) as verifier:
+        yield verifier
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """The store, without a manager."""
+    store = open_store(store_url, **PATIENT)
+    yield store
+    store.close()
+
+
+def asks_to_refresh(gateway: SessionVerifier | Facade, token: str) -> bool:
+    """Whether a token is refused as one that is revoked, while its session may live."""
+    try:
+        gateway.verify(token)
+    except TryRefreshToken as error:
+        return isinstance(error.__cause__, RevokedToken)
+    return False
+
+
+def refuses(gateway: SessionVerifier | Facade, token: str) -> bool:
+    """Whether a token is refused as one of an ended session."""
+    try:
+        gateway.verify(token)
+    except Unauthorised as error:
+        return isinstance(error.__cause__, RevokedToken)
+    return False
+
+
+async def until(condition: object, seconds: float = WAIT) -> None:
+    """Wait until something that happens in the background has happened."""
+    deadline = time.monotonic() + seconds
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)
+
+
+# --- what ---
+
+
+async def test_one_access_token_is_refused_and_its_session_lives(life: Facade, gateway: SessionVerifier) -> None:
+    issued = await life.create("user-1")
+    gateway.verify(issued.access_token)
+    another = await life.reissue(issued.session, {"a": 1})
+    await life.blacklist(issued.access_token, wait="propagated")
+    assert asks_to_refresh(life, issued.access_token) and asks_to_refresh(gateway, issued.access_token)
+    assert gateway.verify(another.access_token).payload["a"] == 1
+    refreshed = await life.refresh(issued.refresh_token)
+    assert gateway.verify(refreshed.access_token).handle == issued.session.handle
+
+
+async def test_blacklisting_what_is_refused_already_needs_nothing_and_garbage_is_an_error(life: Facade) -> None:
+    issued = await life.create("user-1")
+    entries = life.sessions.gateway.revoked_entries
+    await life.blacklist(issued.access_token.encode())
+    await life.blacklist(issued.access_token)
+    assert life.sessions.gateway.revoked_entries == entries + 1
+    await life.revoke(issued.session.handle)
+    await life.blacklist(issued.access_token)
+    with pytest.raises(Unauthorised):
+        await life.blacklist("nonsense")
+
+
+async def test_a_tenants_sessions_end_and_others_live(life: Facade, gateway: SessionVerifier) -> None:
+    ended = [await life.create(f"user-{n}", tenant="acme") for n in range(9)]
+    other = await life.create("user-1")
+    for issued in ended:
+        gateway.verify(issued.access_token)
+    await life.revoke_tenant("acme", wait="propagated")
+    assert all(asks_to_refresh(gateway, issued.access_token) for issued in ended)
+    for issued in ended:
+        with pytest.raises(Unauthorised):
+            await life.refresh(issued.refresh_token)
+    assert gateway.verify(other.access_token) and await life.refresh(other.refresh_token)
+    again = await life.create("user-1", tenant="acme")
+    assert gateway.verify(again.access_token), "signed in again within the same second"
+    assert await life.handles("user-1", tenant="acme") == [again.session.handle]
+
+
+async def test_everything_ends_and_what_comes_after_lives(life: Facade, gateway: SessionVerifier) -> None:
+    ended = [await life.create(f"user-{n}", tenant=("public", "acme")[n % 2]) for n in range(9)]
+    await life.revoke_all(wait="propagated")
+    assert all(asks_to_refresh(gateway, issued.access_token) for issued in ended)
+    assert all(asks_to_refresh(life, issued.access_token) for issued in ended)
+    assert await life.info(ended[0].session.handle) is None
+    for issued in ended:
+        with pytest.raises(Unauthorised):
+            await life.refresh(issued.refresh_token)
+    again = [await life.create(f"user-{n}") for n in range(9)]
+    for one in again:
+        assert gateway.verify((await life.refresh(one.refresh_token)).access_token)
+
+
+async def test_what_a_key_has_signed_is_refused_and_nobody_is_signed_out(
+    life: Facade, gateway: SessionVerifier
+) -> None:
+    issued = await life.create("user-1")
+    kid = issued.session.claims.key_id
+    gateway.verify(issued.access_token)
+    successor = await life.revoke_key(kid, wait="propagated")
+    for verifier in (life, gateway):
+        with pytest.raises(TryRefreshToken):  # revoked, or of a key that is no longer there: whichever was heard first
+            verifier.verify(issued.access_token)
+    assert {key["kid"] for key in (await life.jwks())["keys"]} == {successor}
+    refreshed = await life.refresh(issued.refresh_token)
+    assert refreshed.session.claims.key_id == successor
+    gateway.wait_for_poll()
+    assert gateway.verify(refreshed.access_token).handle == issued.session.handle
+
+
+async def test_a_revoked_key_that_a_failover_brings_back_goes_again(
+    life: Facade, gateway: SessionVerifier, store: Store, unique_prefix: str
+) -> None:
+    issued = await life.create("user-1")
+    kid = issued.session.claims.key_id
+    ring = drive(store, flows.read_keys(unique_prefix, private=True)).records
+    public, sealed = next(parts for name, *parts in ring if name.decode() == kid)
+    successor = await life.revoke_key(kid, wait="propagated")
+    store.run(Call("keys_add", f"{{{unique_prefix}}}", (successor, kid, public, sealed)))
+    gateway.wait_for_poll()
+    assert kid not in {key.kid for key in gateway._ring.keys}
+    with pytest.raises(TryRefreshToken):
+        gateway.verify(issued.access_token)
+    life.sessions.gateway.wait_for_poll()
+    await until(
+        lambda: (
+            kid.encode()
+            not in {name for name, *_ in drive(store, flows.read_keys(unique_prefix, private=False)).records}
+        )
+    )
+    assert (await life.create("user-2")).session.claims.key_id != kid
+
+
+# --- when ---
+
+
+async def test_propagated_means_that_every_gateway_refuses(life: Facade, store_url: str, unique_prefix: str) -> None:
+    gateways = [SessionVerifier.connect(store_url, issuer=ISSUER, prefix=unique_prefix) for _ in range(3)]
+    try:
+        for n in range(5):
+            sessions = [await life.create("user-1") for _ in range(4)]
+            for gateway in gateways:
+                assert all(gateway.verify(issued.access_token) for issued in sessions)
+            if n % 2:
+                assert len(await life.revoke_user("user-1", wait="propagated")) == 4
+            else:
+                handles = [issued.session.handle for issued in sessions]
+                assert sorted(await life.revoke_many(handles, wait="propagated")) == sorted(handles)
+            for gateway in gateways:
+                assert all(refuses(gateway, issued.access_token) for issued in sessions)
+    finally:
+        for gateway in gateways:
+            gateway.close()
+
+
+async def test_a_gateway_that_is_silent_is_waited_for_until_it_is_stale(
+    life: Facade, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issued = await life.create("user-1")
+    authority = life.sessions.gateway.authority
+    tag = authority.tag_of_handle(handle_bytes(issued.session.handle))
+    seq, nonce, *_ = store.run(Call("follow_start", tag, ("",)))
+    store.run(Call("follow_poll", tag, ("somebody", seq, nonce, 10, 700)))
+    reported = time.monotonic()
+    assert await life.revoke(issued.session.handle, wait="propagated")
+    assert time.monotonic() > reported + 0.6, "it might have served until then"
+
+
+async def test_a_gateway_that_reports_and_never_applies_is_not_taken_for_one_that_has(
+    life: Facade, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastverify.key_keeper._REPORT_SECONDS", -4.5)  # patience: half a second
+    issued = await life.create("user-1")
+    tag = life.sessions.gateway.authority.tag_of_handle(handle_bytes(issued.session.handle))
+    seq, nonce, *_ = store.run(Call("follow_start", tag, ("",)))
+    store.run(Call("follow_poll", tag, ("stuck", seq, nonce, 10, 60_000)))
+    with pytest.raises(StoreUnavailable, match="not every verifier"):
+        await life.revoke(issued.session.handle, wait="propagated")
+    assert refuses(life, issued.access_token), "it is revoked all the same"
+
+
+async def test_an_unknown_wait_is_refused_before_anything_is_revoked(life: Facade) -> None:
+    issued = await life.create("user-1")
+    with pytest.raises(ValueError, match="wait"):
+        await life.revoke(issued.session.handle, wait="everywhere")
+    assert life.verify(issued.access_token)
+
+
+def test_without_replicas_there_is_nothing_to_wait_for(store_url: str, unique_prefix: str) -> None:
+    with Sessions.connect(store_url, settings(unique_prefix)) as service:
+        issued = service.create("user-1")
+        assert service.revoke(issued.session.handle, wait="replicated")
+
+
+def test_a_hint_is_heard_long_before_the_next_poll(
+    store_url: str, unique_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocations, "POLL_INTERVAL", 3600.0)
+    with Sessions.connect(store_url, settings(unique_prefix, revocation_staleness=3600)) as service:
+        gateway = SessionVerifier.connect(store_url, issuer=ISSUER, prefix=unique_prefix, staleness=3600)
+        with gateway:
+            deadline = time.monotonic() + WAIT
+            while not gateway.follower_info().hints:  # until it listens
+                service.revoke(service.create("user-0").session.handle)
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            issued = service.create("user-1")
+            gateway.verify(issued.access_token)
+            service.revoke_user("user-1", wait="propagated")
+            assert refuses(gateway, issued.access_token)
+            info = gateway.follower_info()
+            assert info.polls <= 2 and info.applied >= 2
+
+
+def test_who_may_not_publish_or_subscribe_has_the_polls(launch: Launch) -> None:
+    server = launch()
+    with server.client() as client:
+        # As Redis makes users by itself: every channel is closed to them.
+        client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~fv*", "~{fv*", "+@all", "resetchannels")
+    url = server.url.replace("redis://", "redis://app:secret@")
+    with Sessions.connect(url, settings("fv")) as service, SessionVerifier.connect(url, issuer=ISSUER) as gateway:
+        issued = service.create("user-1")
+        gateway.verify(issued.access_token)
+        assert service.revoke(issued.session.handle, wait="propagated")
+        assert refuses(gateway, issued.access_token)
+        assert gateway.follower_info().hints == 0
+
+
+# --- confirmations ---
+
+
+async def test_a_thief_who_was_first_is_found_when_a_gateway_has_seen_his_token(
+    request: pytest.FixtureRequest, store_url: str, unique_prefix: str
+) -> None:
+    life = await open_facade("sync", store_url, settings(unique_prefix, exchange_seconds=1))
+    with SessionVerifier.connect(store_url, issuer=ISSUER, prefix=unique_prefix) as gateway:
+        try:
+            issued = await life.create("user-1")
+            await asyncio.sleep(3.1)  # D
+            stolen = await life.refresh(issued.refresh_token)
+            assert stolen.refresh_token_changed
+            gateway.verify(stolen.access_token)
+            await until(lambda: gateway.follower_info().confirmed == 1)
+            await asyncio.sleep(1.1)  # W
+            with pytest.raises(TokenTheftDetected) as caught:
+                await life.refresh(issued.refresh_token)
+            assert caught.value.reuse == "one_behind"
+            await until(lambda: refuses(gateway, stolen.access_token))
+        finally:
+            await life.close()
+
+
+def test_more_sessions_than_can_be_reported_are_counted(
+    store_url: str, unique_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastverify.sightings._MOST", 3)
+    with Sessions.connect(store_url, settings(unique_prefix)) as service:
+        follower = service.gateway._follower
+        issued = [service.create(f"user-{n}") for n in range(9)]
+        follower.close()  # it reports nothing more
+        for one in issued:
+            service.gateway._follower.sightings.add(one.session)
+        info = service.gateway.follower_info()
+        assert info.unconfirmed >= 6
