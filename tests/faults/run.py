@@ -112,11 +112,13 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         say(f"{options.topology}, seed {options.seed}")
         rig = new_rig(options.topology, Path(temporary), options.seed, random.Random(options.seed).uniform(1, 2), say)
-        run(rig, in_turn(names, seconds - WARM_UP, options.seed))
+        try:
+            run(rig, in_turn(names, seconds - WARM_UP, options.seed))
+        finally:
+            if options.keep:
+                shutil.copytree(rig.folder, options.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock"))
         say("checking")
         report = judge(rig, rules_of(rig))
-        if options.keep:
-            shutil.copytree(rig.folder, options.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock"))
     print(json.dumps(as_json(report), indent=2) if options.json else as_text(report))
     return 1 if report.violations else 0
 
