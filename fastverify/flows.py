@@ -10,8 +10,9 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from .authority import KEY_ENTRY_LIFE, Authority, issued_at
@@ -425,7 +426,11 @@ def _end(authority: Authority, raws: Iterable[bytes], random: Random) -> Flow[tu
         for start in range(0, len(texts), _BATCH)
     ]
     life, there, written = authority.entry_life, set[bytes](), list[Written]()
-    for several in _chunks(batches):
+    while batches:
+        # As many in one trip as one of the largest, or two: their replies have to come within the time for one call.
+        size = accumulate(len(texts) for _, _, texts in batches)
+        several = [batch for batch, so_far in zip(batches, size, strict=True) if so_far <= 2 * _BATCH]
+        batches = batches[len(several) :]
         replies = yield [Call("revoke", tag, (life, nonce, *texts), durable=True) for tag, nonce, texts in several]
         for (tag, nonce, texts), (reply, replicas) in zip(several, replies, strict=True):
             seq, *ended = _same(reply, texts[0])[1:]
@@ -459,11 +464,6 @@ def _blacklist(authority: Authority, entry: bytes, life: int, random: Random) ->
     (tag,), nonce = authority.placement.tags_of_entry(entry), random(_NONCE_BYTES)
     reply, replicas = yield Call("blacklist", tag, (life, nonce, entry), durable=True)
     return Outcome(None, (entry,), life, (Written(tag, _same(reply, entry)[1], nonce, replicas),))
-
-
-def _chunks(items: Sequence[T]) -> list[Sequence[T]]:
-    """So many calls at once that their replies come within the time for one."""
-    return [items[start : start + 16] for start in range(0, len(items), 16)]
 
 
 def _read(authority: Authority, handle: str) -> Flow[Record | None]:

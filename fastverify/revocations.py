@@ -45,8 +45,6 @@ _HINT_GAP = 0.005
 _RETRY_FIRST, _RETRY_LONGEST = 0.05, 1.0
 #: Seconds between tries to listen for hints, which a user may not be permitted to; and for which one is waited at once.
 _LISTEN_FIRST, _LISTEN_LONGEST, _LISTEN = 0.05, 30.0, 1.0
-#: Seconds without a hint after which the line is taken for dead; it may be, or nothing has been revoked.
-_SILENCE = 30.0
 #: Seconds by which the core's coarse clock may be behind: the bound must hold by the exact one.
 _TICK = 0.01
 #: Seconds between sweeps of expired entries.
@@ -307,13 +305,13 @@ class Follower:
         if not self._shards:
             self._tried = now
             self._bootstrap()
+        if self._hinted and now >= self._next_hint:
+            self._next_hint = now + _HINT_GAP
+            self._follow([self._shards[tag] for tag in self._take_hinted() if tag in self._shards])
         if self._poll_wanted or now >= self._next_poll:
             self._poll_wanted = False
             self._tried, self._next_poll = now, now + POLL_INTERVAL
             self._poll()
-        elif self._hinted and now >= self._next_hint:
-            self._next_hint = now + _HINT_GAP
-            self._follow([self._shards[tag] for tag in self._take_hinted() if tag in self._shards])
         self._restoration.work(now, self._wall())
         if self._poll_wanted:
             return now
@@ -474,19 +472,14 @@ class Follower:
             self._closing.wait(pause)
 
     def _hear(self, tags: list[str]) -> None:
-        """Listen for hints of these shards, until they are others or nothing has been heard for long."""
-        thread, silent_since = threading.current_thread(), self._monotonic()
+        """Listen for hints of these shards, until they are others."""
+        thread = threading.current_thread()
         with closing(self._store.subscribe([f"{tag}:hint" for tag in tags])) as subscription:
             while not self._closed and self._listener is thread and list(self._shards) in (tags, []):
-                channel = subscription.get(_LISTEN)
-                now = self._monotonic()
-                if channel is not None:
-                    silent_since = now
+                if (channel := subscription.get(_LISTEN)) is not None:
                     self._hints += 1
                     self._hinted.add(channel.removesuffix(":hint"))
                     self._wake.set()
-                elif now - silent_since > _SILENCE:
-                    return
 
     def _take_hinted(self) -> list[str]:
         """The tags that hints have named; one that comes meanwhile stays for the next time."""

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from facades import Clock, settings
 from fix_stores import PATIENT, Launch
+from session_lab import plain_client
 
 from fastverify import (
     AsyncSessions,
@@ -215,7 +216,7 @@ def test_store_down_verify_goes_on_and_the_rest_says_unavailable_then_all_recove
             assert caught.value.retry_after >= 1
 
         server.start()
-        until(lambda: service.gateway.lag_seconds < 1 and gateway.lag_seconds < 1)
+        until(lambda: _answers(service))
         assert service.refresh(issued.refresh_token).session.handle == issued.session.handle
         assert refuses(gateway, ended.access_token)
         service.revoke(issued.session.handle)
@@ -333,8 +334,8 @@ def test_an_embedded_server_that_is_killed_comes_back_by_itself_with_its_session
 
 
 def _server_pid(service: Sessions) -> int:
-    (reply,) = service._store._hold(iter_once(("INFO", "server")))
-    return int(reply.split(b"process_id:")[1].split()[0])
+    with plain_client(service._store) as client:
+        return int(client.info("server")["process_id"])
 
 
 def _answers(service: Sessions) -> bool:
@@ -419,16 +420,8 @@ def test_another_process_refuses_what_this_one_revoked(service: Sessions, store_
 
 
 def _command(url: str, *words: str) -> None:
-    store = open_store(url)
-    try:
-        store._hold(iter_once(words))
-    finally:
-        store.close()
-
-
-def iter_once(words: tuple[str, ...]) -> Generator[list[tuple[str, ...]], list[Any], list[Any]]:
-    """A talk of one command."""
-    return (yield [words])
+    with plain_client(open_store(url)) as client:
+        client.execute_command(*words)
 
 
 # --- what may not be missed, and what may not end ---

@@ -1,27 +1,27 @@
 """Runs calls on a store, blocking or under asyncio, and turns every fault into StoreUnavailable.
 
-Redis-py's connections do the talking: protocol, TLS, timeouts. Its clients and pools are not used, because three rules
-must hold that they keep only in part (revocation.md, F11 and F12):
+Redis-py's connections do the talking: protocol, TLS, timeouts. Its clients and pools are not used, nor those for
+Sentinel and Cluster, because three rules must hold that they keep only in part (revocation.md, F11 and F12):
 
-1. Nothing is sent twice. A lost reply does not mean that a script has not run, and to run a rotation twice is to accuse
-   an honest client of theft. What is sent again is a call that was answered with NOSCRIPT: that one has not run.
+1. Nothing that may have run is sent twice, unless its script says that it may be. A lost reply does not mean that a
+   script has not run, and to run a rotation twice is to accuse an honest client of theft. What was refused with an
+   error, or was never sent, has not run (talks.py).
 2. A connection on which anything went wrong is closed, a call cancelled or timed out included: a reply that comes late
    must not be taken for the answer to somebody else's question.
 3. Waiting is bounded, for a free connection too, and giving one back never waits: a caller that is cancelled at that
    moment cannot take the connection along.
 
-What is said to the server is written once (talks.py); ``Store`` and ``AsyncStore`` are two ways to hold a talk.
+What is sent where, and what is sent again, is decided once and without I/O (talks.py, topology.py); ``Store`` and
+``AsyncStore`` are two ways to do it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from redis.asyncio.connection import AbstractConnection as AsyncConnection
@@ -34,23 +34,20 @@ from redis.connection import AbstractConnection as Connection
 from redis.connection import Connection as Tcp
 from redis.connection import SSLConnection as Tls
 from redis.connection import UnixDomainSocketConnection as Unix
-from redis.exceptions import DataError, MaxConnectionsError, RedisError, ResponseError
+from redis.exceptions import DataError, ReadOnlyError
 from redis.retry import Retry
 
 from ..errors import ConfigError, StoreUnavailable
+from .breaker import Breaker
 from .calls import Call, Flow, Pause, T
-from .faults import FAULTS, unavailable
-from .talks import Command, Talk, check_requirements, run_scripts
-
-# In seconds, the longest wait for a free connection, for one to be made, for a reply, for it all (revocation.md, F11).
-# A free connection is waited for ten times longer than F11 says: on an idle server, 50 ms refused most of 300 calls at
-# once in one event loop, for they measured that loop's own delay and not the store's.
-ACQUIRE_SECONDS = 0.5
-CONNECT_SECONDS = 0.25
-COMMAND_SECONDS = 0.5
-TOTAL_SECONDS = 2.0
-#: Connections of one store in one process (of an AsyncStore: in one event loop).
-CONNECTIONS = 32
+from .endpoint import Endpoint, Limits, Node
+from .exchange import Answer, Answers, Batch, Command, Errand, Exchange
+from .faults import FAULTS, REPLIED, Fault, Stage, unavailable
+from .pools import AsyncPool, Pool, Pools
+from .requirements import Standings
+from .subscription import Subscription
+from .talks import find_any, reach_all, run_scripts
+from .topology import topology_of
 
 #: What all connections have in common. RESP2: plain replies, and no messages that nobody asked for.
 _COMMON = {"protocol": 2, "decode_responses": False, "health_check_interval": 0, "driver_info": None}
@@ -67,39 +64,19 @@ class LocalServer(Protocol):
         """Let it go."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a server is. ``url`` may be shown to anybody; ``settings`` (redis-py's names) may hold a password."""
-
-    url: str
-    kind: str
-    settings: Mapping[str, Any] = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """Bounds of a store. Times are in seconds."""
-
-    connections: int = CONNECTIONS
-    acquire: float = ACQUIRE_SECONDS
-    connect: float = CONNECT_SECONDS
-    command: float = COMMAND_SECONDS
-    total: float = TOTAL_SECONDS
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if not isinstance(value, int if name == "connections" else int | float) or not value > 0:
-                raise ConfigError(
-                    name, "must be greater than 0" if name != "connections" else "must be a whole number from 1"
-                )
-
-
 def _packed(connection: Connection | AsyncConnection, commands: Sequence[Command]) -> list[bytes]:
     """The commands as they are sent. A value that cannot be is the mistake of the caller, and not shown."""
     with suppress(DataError, UnicodeError):  # not chained: a UnicodeError holds the whole text
         return connection.pack_commands(commands)
     raise TypeError("the arguments of a call must be str without surrogates, bytes or int")
+
+
+def _refused(error: Exception) -> Fault:
+    return Fault(error.with_traceback(None), Stage.REFUSED)
+
+
+def _is_replica(replies: Sequence[Any]) -> bool:
+    return any(isinstance(reply, Fault) and isinstance(reply.error, ReadOnlyError) for reply in replies)
 
 
 # --- blocking ---
@@ -115,8 +92,10 @@ class Store:
         self._endpoint = endpoint
         self._limits = limits or Limits()
         self._server = server
-        self._pool = self._new_pool()
-        self._checked = False
+        self._topology = topology_of(endpoint)
+        self._standings = Standings(self._topology)
+        self._pools = Pools(self._new_pool)
+        self._reached = False
 
     @property
     def url(self) -> str:
@@ -127,7 +106,7 @@ class Store:
         return f"Store({self.url!r})"
 
     def start(self) -> None:
-        """Make sure that there is a server and that it can be relied upon.
+        """Make sure that there is a server, for each shard if there are several, and that it can be relied upon.
 
         An embedded server is started if it does not run, or no longer. Blocks; may be called again, cheaply, from any
         thread.
@@ -138,9 +117,9 @@ class Store:
         """
         if self._server is not None:
             self._server.ensure()
-        if not self._checked:
-            self._hold(check_requirements())
-            self._checked = True
+        if not self._reached:
+            self._run(reach_all(self._topology))
+            self._reached = True
 
     def run(self, call: Call) -> Any:
         """Run one script and return its reply: int, bytes, None, or a list of these.
@@ -156,163 +135,158 @@ class Store:
         Raises:
             StoreUnavailable: any of them failed. Each may have run or not.
         """
-        return self._hold(run_scripts(calls)) if calls else []
+        if not calls:
+            return []
+        try:
+            return self._run(run_scripts(calls, self._topology))
+        except ConfigError as error:  # a server that took over is not what it must be
+            raise unavailable(error, self.url) from error
 
     def subscribe(self, channels: Sequence[str]) -> Subscription:
-        """Listen on channels, over a connection of its own.
+        """Listen to channels, on a connection of its own. For one thread.
 
         Raises:
-            StoreUnavailable: they cannot be listened on.
+            StoreUnavailable: no server could be asked.
         """
-        if self._pool.closed:
-            raise StoreUnavailable("the store is closed")
-        connection = self._pool.make()
-        try:
-            return Subscription(connection, channels, self.url)
-        except FAULTS as error:
-            connection.disconnect()
-            raise unavailable(error, self.url) from error
 
-    def open_async(self) -> AsyncStore:
-        """The same store for one event loop. No I/O happens here, nor is a server started: that is for ``start``."""
-        return AsyncStore(self._endpoint, self._limits)
-
-    def close(self) -> None:
-        """Close the connections, and stop an embedded server that this process started and no longer uses."""
-        self._pool.close()
-        if self._server is not None:
-            self._server.close()
-
-    def _hold(self, talk: Talk[T]) -> T:
-        deadline = time.monotonic() + self._limits.total
-        if self._pool.pid != os.getpid():
-            self._pool = self._new_pool(self._pool.closed)  # the connections made before the fork are the parent's
-        try:
-            with self._pool.lend() as connection:
-                commands = next(talk)
-                while True:
-                    replies = _exchange(connection, commands, deadline)
-                    try:
-                        commands = talk.send(replies)
-                    except StopIteration as end:
-                        return end.value  # type: ignore[no-any-return]
-        except FAULTS as error:
-            raise unavailable(error, self.url) from error
-
-    def _new_pool(self, closed: bool = False) -> _Pool:
-        make, _ = _CLASSES[self._endpoint.kind]
-        settings = {
-            **_COMMON,
-            **self._endpoint.settings,
-            "retry": Retry(NoBackoff(), 0),
-            "socket_connect_timeout": self._limits.connect,
-            "socket_timeout": self._limits.command,
-        }
-        return _Pool(lambda: make(**settings), self._limits, closed)
-
-
-class Subscription:
-    """Messages that come by themselves. Used by one thread; made by ``Store.subscribe``."""
-
-    def __init__(self, connection: Connection, channels: Sequence[str], url: str) -> None:
-        self._connection = connection
-        self._url = url
-        connection.connect()
-        connection.send_packed_command(_packed(connection, [("SUBSCRIBE", *channels)]))
-        for _ in channels:
-            connection.read_response()
-
-    def get(self, timeout: float) -> str | None:
-        """The channel of the next message; None if none comes within ``timeout`` seconds.
-
-        Raises:
-            StoreUnavailable: the connection is lost.
-        """
-        try:
-            if not self._connection.can_read(timeout):
-                return None
-            return str(self._connection.read_response()[1].decode())
-        except FAULTS as error:
-            raise unavailable(error, self._url) from error
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.disconnect()
-
-
-class _Pool:
-    """Connections for threads; the one that came back last goes out first, so that the rest may idle."""
-
-    def __init__(self, make: Callable[[], Connection], limits: Limits, closed: bool) -> None:
-        self.make = make
-        self._idle: list[Connection] = []
-        self._free = threading.Semaphore(limits.connections)
-        self._patience = limits.acquire
-        self.closed = closed
-        self.pid = os.getpid()
-
-    @contextmanager
-    def lend(self) -> Iterator[Connection]:
-        """A connection that is ready. It is closed when anything is raised but an error that the server replied."""
-        if self.closed:
-            raise StoreUnavailable("the store is closed")
-        if not self._free.acquire(timeout=self._patience):
-            raise MaxConnectionsError
-        try:
-            connection, fresh = self._take()
+        def listen(node: Node) -> Subscription:
+            connection = self._connect(node)
             try:
-                if not fresh and _disturbed(connection):
-                    connection.disconnect()
-                connection.connect()  # does nothing while it is connected
-                yield connection
-            except ResponseError:
-                raise
+                connection.connect()
+                self._greet(connection, node)
+                return Subscription(connection, channels, self.url, self._limits.command, time.monotonic)
             except BaseException:
                 connection.disconnect()
                 raise
-            finally:
-                self._idle.append(connection)
-        finally:
-            self._free.release()
-            if self.closed:
-                self.close()
 
-    def _take(self) -> tuple[Connection, bool]:
-        try:
-            return self._idle.pop(), False
-        except IndexError:
-            return self.make(), True
+        nodes = self._run(find_any(self._topology))
+        for n, node in enumerate(nodes):
+            try:
+                return listen(node)
+            except (*FAULTS, ConfigError) as error:
+                if n + 1 == len(nodes):
+                    raise unavailable(error, self.url) from error
+        raise StoreUnavailable(f"the store {self.url} cannot be reached")
+
+    def open_async(self) -> AsyncStore:
+        """The same store for one event loop. No I/O happens here, nor is a server started: that is for ``start``."""
+        return AsyncStore(self._endpoint, self._limits, self._standings)
 
     def close(self) -> None:
-        """Close what lies idle now, and the rest as it comes back."""
-        self.closed = True
-        with suppress(IndexError):
+        """Close the connections, and stop an embedded server that this process started and no longer uses."""
+        for pool in self._pools.close():
+            pool.close()
+        if self._server is not None:
+            self._server.close()
+
+    def _run(self, errand: Errand[T]) -> T:
+        if self._pools.closed:
+            raise StoreUnavailable("the store is closed")
+        deadline = time.monotonic() + self._limits.total
+        try:
+            asked = next(errand)
             while True:
-                self._idle.pop().disconnect()
+                if isinstance(asked, Pause):
+                    in_time = time.monotonic() + asked.seconds < deadline
+                    if in_time and asked.seconds:
+                        time.sleep(asked.seconds)
+                    asked = errand.send(in_time)
+                else:
+                    asked = errand.send(self._exchange(asked, deadline))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        except FAULTS as error:
+            raise unavailable(error, self.url) from error
+        finally:
+            errand.close()
 
+    def _exchange(self, asked: Exchange, deadline: float) -> Answers:
+        asking = {node: self._ask(node, batch, deadline) for node, batch in sorted(asked.items())}
+        answers: Answers = {}
+        try:
+            for _ in ("send", "receive"):
+                for node, one in asking.items():
+                    if node not in answers:
+                        try:
+                            next(one)
+                        except StopIteration as end:
+                            answers[node] = end.value
+        finally:
+            for one in asking.values():
+                one.close()
+        return answers
 
-def _exchange(connection: Connection, commands: Sequence[Command], deadline: float) -> list[Any]:
-    connection.send_packed_command(_packed(connection, commands))
-    replies: list[Any] = []
-    for _ in commands:
-        if time.monotonic() > deadline:
+    def _ask(self, node: Node, batch: Batch, deadline: float) -> Generator[None, None, Answer]:
+        """Send, then yield, then receive."""
+        replies: list[Any] = []
+        failure = None
+        sent = waited = False
+        pool = self._pools_of_this_process().of(node)
+        try:
+            with pool.lend(deadline - time.monotonic()) as connection:
+                waited = batch.durable and self._standings.replicated(node)
+                commands = batch.with_wait(self._limits.wait_ms) if waited else batch.commands
+                packed = _packed(connection, commands)
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                sent = True
+                connection.send_packed_command(packed)
+                yield
+                for _ in commands:
+                    replies.append(self._receive(connection, deadline))
+        except (*FAULTS, ConfigError) as error:
+            failure = error
+        if _is_replica(replies):
+            pool.drop()
+        return batch.answer(replies, failure, sent=sent, waited=waited)
+
+    def _receive(self, connection: Connection, deadline: float) -> Any:
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
             raise TimeoutError
         try:
-            replies.append(connection.read_response())
-        except ResponseError as error:
-            replies.append(error.with_traceback(None))
-    return replies
+            if seconds < self._limits.command:
+                return connection.read_response(timeout=seconds, disconnect_on_error=False)
+            return connection.read_response(disconnect_on_error=False)
+        except REPLIED as error:
+            return _refused(error)
 
+    def _greet(self, connection: Connection, node: Node) -> None:
+        if node.guide:
+            return
+        talk = self._standings.greet(node)
+        deadline = time.monotonic() + self._limits.total
+        with suppress(StopIteration):
+            commands = next(talk)
+            while True:
+                connection.send_packed_command(_packed(connection, commands))
+                commands = talk.send([self._receive(connection, deadline) for _ in commands])
 
-def _disturbed(connection: Connection) -> bool:
-    """Whether something has come while nothing was asked: the end of the stream, when the server has closed it.
+    def _pools_of_this_process(self) -> Pools[Pool]:
+        if self._pools.pid != os.getpid():
+            # The connections made before the fork are the parent's.
+            self._pools = Pools(self._new_pool, self._pools.closed)
+        for pool in self._pools.keep_only(self._topology.nodes, self._topology.version):
+            pool.close()
+        return self._pools
 
-    Not to be asked of a fresh connection: over TLS 1.3 the session tickets are still to be read.
-    """
-    try:
-        return connection.can_read()
-    except (RedisError, OSError):
-        return True
+    def _new_pool(self, node: Node) -> Pool:
+        return Pool(
+            lambda: self._connect(node),
+            lambda connection: self._greet(connection, node),
+            self._limits,
+            Breaker(time.monotonic),
+        )
+
+    def _connect(self, node: Node) -> Connection:
+        make, _ = _CLASSES[self._endpoint.kind]
+        return make(  # type: ignore[no-any-return]
+            **_COMMON,
+            **self._endpoint.settings_of(node),
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=self._limits.connect,
+            socket_timeout=self._limits.command,
+        )
 
 
 # --- asyncio ---
@@ -321,10 +295,13 @@ def _disturbed(connection: Connection) -> bool:
 class AsyncStore:
     """A store as one event loop uses it. Made by ``Store.open_async``; to start the server is for the Store."""
 
-    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+    def __init__(self, endpoint: Endpoint, limits: Limits, standings: Standings) -> None:
         self._endpoint = endpoint
         self._limits = limits
-        self._pool: _AsyncPool | None = None
+        self._standings = standings
+        self._topology = standings.topology
+        self._pools = Pools(self._new_pool)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def url(self) -> str:
@@ -345,112 +322,126 @@ class AsyncStore:
 
     async def run_many(self, calls: Sequence[Call]) -> list[Any]:
         """As ``Store.run_many``."""
-        return await self._hold(run_scripts(calls)) if calls else []
+        if not calls:
+            return []
+        self._check_loop()
+        try:
+            return await self._run(run_scripts(calls, self._topology))
+        except ConfigError as error:
+            raise unavailable(error, self.url) from error
 
     async def aclose(self) -> None:
         """Close the connections. Calls that are under way end as they would have."""
-        await self._pool_of_this_loop().aclose()
+        self._check_loop()
+        for pool in self._pools.close():
+            await pool.close()
 
-    async def _hold(self, talk: Talk[T]) -> T:
-        pool = self._pool_of_this_loop()
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise RuntimeError("this AsyncStore belongs to another event loop; open one for each loop")
+
+    async def _run(self, errand: Errand[T]) -> T:
+        if self._pools.closed:
+            raise StoreUnavailable("the store is closed")
+        deadline = time.monotonic() + self._limits.total
         try:
-            async with asyncio.timeout(self._limits.total), pool.lend() as connection:
-                commands = next(talk)
-                while True:
-                    async with asyncio.timeout(self._limits.command):
-                        replies = await _exchange_async(connection, commands)
-                    try:
-                        commands = talk.send(replies)
-                    except StopIteration as end:
-                        return end.value  # type: ignore[no-any-return]
+            asked = next(errand)
+            while True:
+                if isinstance(asked, Pause):
+                    in_time = time.monotonic() + asked.seconds < deadline
+                    if in_time and asked.seconds:
+                        await asyncio.sleep(asked.seconds)
+                    asked = errand.send(in_time)
+                else:
+                    asked = errand.send(await self._exchange(asked, deadline))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
         except FAULTS as error:
             raise unavailable(error, self.url) from error
-
-    def _pool_of_this_loop(self) -> _AsyncPool:
-        loop = asyncio.get_running_loop()
-        if self._pool is None:
-            _, make = _CLASSES[self._endpoint.kind]
-            settings = {
-                **_COMMON,
-                **self._endpoint.settings,
-                "retry": AsyncRetry(NoBackoff(), 0),
-                "socket_connect_timeout": self._limits.connect,
-                "socket_timeout": None,  # the timeouts are ours: redis-py would start a task for each write to watch it
-            }
-            self._pool = _AsyncPool(lambda: make(**settings), self._limits, loop)
-        if self._pool.loop is not loop:
-            raise RuntimeError("this AsyncStore belongs to another event loop; open one for each loop")
-        return self._pool
-
-
-class _AsyncPool:
-    """As ``_Pool``, for the tasks of one event loop."""
-
-    def __init__(self, make: Callable[[], AsyncConnection], limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
-        self.make = make
-        self._idle: list[AsyncConnection] = []
-        self._free = asyncio.Semaphore(limits.connections)
-        self._limits = limits
-        self._closed = False
-        self.loop = loop
-
-    @asynccontextmanager
-    async def lend(self) -> AsyncIterator[AsyncConnection]:
-        """As ``_Pool.lend``. On the way back nothing waits: a cancelled task would not."""
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
-        await self._acquire()
-        try:
-            connection, fresh = (self._idle.pop(), False) if self._idle else (self.make(), True)
-            try:
-                async with asyncio.timeout(self._limits.connect):
-                    if not fresh and await _disturbed_async(connection):
-                        await connection.disconnect(nowait=True)
-                    await connection.connect()
-                yield connection
-            except ResponseError:
-                raise
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
-            finally:
-                if self._closed:
-                    await connection.disconnect(nowait=True)
-                else:
-                    self._idle.append(connection)
         finally:
-            self._free.release()
+            errand.close()
 
-    async def _acquire(self) -> None:
+    async def _exchange(self, asked: Exchange, deadline: float) -> Answers:
+        if len(asked) == 1:
+            ((node, batch),) = asked.items()
+            return {node: await self._ask(node, batch, deadline)}
+        asking = (self._ask(node, batch, deadline) for node, batch in asked.items())
+        # Not a TaskGroup: it would wrap what is raised. Gathered so, none is left behind, a cancelled one neither.
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return dict(zip(asked, answers, strict=True))  # type: ignore[arg-type]
+
+    async def _ask(self, node: Node, batch: Batch, deadline: float) -> Answer:
+        replies: list[Any] = []
+        failure = None
+        sent = waited = False
+        pool = (await self._pools_of_now()).of(node)
         try:
-            async with asyncio.timeout(self._limits.acquire):
-                await self._free.acquire()
-        except TimeoutError:
-            raise MaxConnectionsError from None
+            async with pool.lend(deadline - time.monotonic()) as connection:
+                waited = batch.durable and self._standings.replicated(node)
+                commands = batch.with_wait(self._limits.wait_ms) if waited else batch.commands
+                packed = _packed(connection, commands)
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                sent = True
+                async with asyncio.timeout(min(self._limits.command, deadline - time.monotonic())):
+                    await connection.send_packed_command(packed)
+                    for _ in commands:
+                        replies.append(await self._receive(connection))
+        except (*FAULTS, ConfigError) as error:
+            failure = error
+        if _is_replica(replies):
+            await pool.drop()
+        return batch.answer(replies, failure, sent=sent, waited=waited)
 
-    async def aclose(self) -> None:
-        """Close what lies idle now, and the rest as it comes back."""
-        self._closed = True
-        while self._idle:
-            await self._idle.pop().disconnect()
-
-
-async def _exchange_async(connection: AsyncConnection, commands: Sequence[Command]) -> list[Any]:
-    await connection.send_packed_command(_packed(connection, commands))
-    replies: list[Any] = []
-    for _ in commands:
+    async def _receive(self, connection: AsyncConnection) -> Any:
         try:
-            replies.append(await connection.read_response())
-        except ResponseError as error:
-            replies.append(error.with_traceback(None))
-    return replies
+            return await connection.read_response(disconnect_on_error=False)
+        except REPLIED as error:
+            return _refused(error)
 
+    async def _greet(self, connection: AsyncConnection, node: Node) -> None:
+        if node.guide:
+            return
+        talk = self._standings.greet(node)
+        try:
+            commands = next(talk)
+            while True:
+                async with asyncio.timeout(self._limits.command):
+                    await connection.send_packed_command(_packed(connection, commands))
+                    replies = [await self._receive(connection) for _ in commands]
+                commands = talk.send(replies)
+        except StopIteration:
+            return
 
-async def _disturbed_async(connection: AsyncConnection) -> bool:
-    try:
-        return await connection.can_read()
-    except (RedisError, OSError):
-        return True
+    async def _pools_of_now(self) -> Pools[AsyncPool]:
+        for pool in self._pools.keep_only(self._topology.nodes, self._topology.version):
+            await pool.close()
+        return self._pools
+
+    def _new_pool(self, node: Node) -> AsyncPool:
+        return AsyncPool(
+            lambda: self._connect(node),
+            lambda connection: self._greet(connection, node),
+            self._limits,
+            Breaker(time.monotonic),
+        )
+
+    def _connect(self, node: Node) -> AsyncConnection:
+        _, make = _CLASSES[self._endpoint.kind]
+        return make(  # type: ignore[no-any-return]
+            **_COMMON,
+            **self._endpoint.settings_of(node),
+            retry=AsyncRetry(NoBackoff(), 0),
+            socket_connect_timeout=self._limits.connect,
+            # The timeouts are ours: redis-py would start a task for each write to watch it.
+            socket_timeout=None,
+        )
 
 
 # --- flows ---

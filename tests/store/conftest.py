@@ -24,22 +24,35 @@ from fastverify.store.calls import Script
 
 
 class NewCall(Protocol):
-    def __call__(self, text: str, *args: str | bytes | int) -> Call: ...
+    def __call__(self, text: str, *args: str | bytes | int, tag: str | None = None, durable: bool = False) -> Call: ...
 
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, unique_prefix: str) -> NewCall:
-    """A call of a script that the test writes itself; all of them on the tag ``{unique_prefix}``."""
+    """A call of a script that the test writes itself, on the tag ``{unique_prefix}`` unless it names another."""
     scripts: dict[str, Script] = {}
     monkeypatch.setattr(talks, "script", scripts.__getitem__)
 
-    def new(text: str, *args: str | bytes | int) -> Call:
+    def new(text: str, *args: str | bytes | int, tag: str | None = None, durable: bool = False) -> Call:
         encoded = text.encode()
-        script = Script(encoded, hashlib.sha1(encoded, usedforsecurity=False).hexdigest())
+        script = Script(
+            encoded, hashlib.sha1(encoded, usedforsecurity=False).hexdigest(), repeatable="-- Repeatable" in text
+        )
         scripts[script.sha1] = script
-        return Call(script.sha1, f"{{{unique_prefix}}}", args)
+        return Call(script.sha1, tag or f"{{{unique_prefix}}}", args, durable)
 
     return new
+
+
+@pytest.fixture(params=["embedded", "redis", "cluster", "sentinel"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """Each of the stores in turn, and each of the topologies."""
+    match request.param:
+        case "cluster" | "sentinel":
+            name = {"cluster": "cluster", "sentinel": "sentinel_set"}[request.param]
+            return str(request.getfixturevalue(name).url)
+        case one:
+            return str(request.getfixturevalue(f"{one}_url"))
 
 
 class BlockingDriver:
@@ -209,10 +222,11 @@ def scripted_server() -> Iterator[Callable[[bytes], str]]:
 
 def _recite(listener: socket.socket, reply: bytes) -> None:
     with suppress(OSError):
-        client, _ = listener.accept()
-        with client:
-            while data := client.recv(65536):
-                client.sendall(reply * data.count(b"*"))  # each command starts with one
+        while True:
+            client, _ = listener.accept()
+            with client, suppress(OSError):
+                while data := client.recv(65536):
+                    client.sendall(reply * data.count(b"*"))  # each command starts with one
 
 
 @pytest.fixture(scope="session")

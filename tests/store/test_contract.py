@@ -12,11 +12,11 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import redis
-from fix_stores import PATIENT, WAIT, Launch, LaunchedServer, debian_redis
+from fix_stores import PATIENT, WAIT, Launch, LaunchedServer, debian_redis, return_greeting
+from fix_topologies import SERVICE
 
 from fastverify.errors import ConfigError, StoreUnavailable
 from fastverify.store import Call, open_store
@@ -39,10 +39,22 @@ def everything_said(error: BaseException) -> str:
     return said
 
 
-def plain_client(url: str) -> redis.Redis:
-    """A client for what a test has to do behind the driver's back."""
-    parts = urlsplit(url)
-    return redis.Redis(unix_socket_path=f"{parts.path}/socket") if parts.scheme == "embedded" else redis.from_url(url)
+def flush_scripts(url: str) -> None:
+    """Make every server of a store forget its scripts, behind the driver's back."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "embedded":
+        clients = [redis.Redis(unix_socket_path=f"{rest}/socket")]
+    elif scheme == "redis":
+        clients = [redis.from_url(url)]
+    else:
+        ports = [int(host.rpartition(":")[2]) for host in rest.partition("/")[0].split(",")]
+        if scheme == "redis+sentinel":
+            with redis.Redis(port=ports[0]) as sentinel:
+                ports = [sentinel.sentinel_get_master_addr_by_name(SERVICE)[1]]
+        clients = [redis.Redis(port=port) for port in ports]
+    for client in clients:
+        with client:
+            client.script_flush()
 
 
 # --- replies ---
@@ -128,8 +140,7 @@ def test_a_flow_is_closed_when_the_store_fails(open_driver, call):
 def test_a_script_that_the_server_has_forgotten_is_run_by_its_text(store_url, open_driver, call):
     driver = open_driver(store_url)
     assert driver.run(call(COUNT)) == 1
-    with plain_client(store_url) as client:
-        client.script_flush()
+    flush_scripts(store_url)
     assert driver.run(call(COUNT)) == 2
 
 
@@ -220,8 +231,9 @@ def test_a_replica_refuses_writes_and_is_named_one(launch: Launch, open_driver, 
 def test_each_kind_of_refusal_is_named_and_says_when_to_try_again(
     scripted_server, open_driver, call, error, retry_after
 ):
+    driver = open_driver(scripted_server(f"-{error}\r\n".encode()), total=0.3)  # for so long some are tried again
     with pytest.raises(StoreUnavailable, match=rf"\({error.partition(' ')[0]}\)$") as caught:
-        open_driver(scripted_server(f"-{error}\r\n".encode())).run(call(ECHO, "x"))
+        driver.run(call(ECHO, "x"))
     assert caught.value.retry_after == retry_after
 
 
@@ -351,12 +363,14 @@ def test_replies_that_are_too_late_taken_together_reach_nobody_either(open_drive
 
     def serve() -> None:
         with listener.accept()[0] as first, suppress(ConnectionError):
+            return_greeting(first)
             first.recv(65536)
             time.sleep(0.4)
             first.sendall(b"$5\r\nfirst\r\n")
             if first.recv(65536):
                 first.sendall(b"$9\r\nleft over\r\n")
         with listener.accept()[0] as second:
+            return_greeting(second)
             second.recv(65536)
             second.sendall(b"$5\r\nafter\r\n")
 

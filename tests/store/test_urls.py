@@ -10,6 +10,7 @@ import pytest
 
 from fastverify.errors import ConfigError
 from fastverify.store import open_store
+from fastverify.store.endpoint import Node
 
 SECRET = "hunter2"
 
@@ -40,6 +41,38 @@ def shown(url: str) -> str:
 )
 def test_tcp_urls_are_understood(url, expected):
     assert settings(url) == expected | {"socket_keepalive": True}
+
+
+@pytest.mark.parametrize(
+    ("url", "seeds", "service", "expected"),
+    [
+        ("redis+sentinel://h1,h2:7/name", [("h1", 26379), ("h2", 7)], "name", {"db": 0}),
+        ("redis+sentinel://[::1],[::2]:7/my%20name/3", [("::1", 26379), ("::2", 7)], "my name", {"db": 3}),
+        ("REDIS+Sentinel://us:p%40ss@h/n", [("h", 26379)], "n", {"username": "us", "password": "p@ss", "db": 0}),
+        ("redis+cluster://h1,h2:7", [("h1", 6379), ("h2", 7)], "", {}),
+        ("redis+cluster://:a@b@h/", [("h", 6379)], "", {"password": "a@b"}),
+        ("rediss+cluster://h?ssl_ca_certs=/ca.pem", [("h", 6379)], "", {"ssl_ca_certs": "/ca.pem"}),
+    ],
+)
+def test_urls_of_several_hosts_are_understood(url, seeds, service, expected):
+    endpoint = open_store(url)._endpoint
+    assert [(seed.host, seed.port) for seed in endpoint.seeds] == seeds
+    assert endpoint.service == service
+    assert endpoint.kind == ("tls" if url.startswith("rediss") else "tcp")
+    assert settings(url) == expected | {"socket_keepalive": True}
+
+
+def test_sentinels_have_credentials_of_their_own():
+    endpoint = open_store("redis+sentinel://me:mine@h/n?sentinel_username=it&sentinel_password=its%26")._endpoint
+    server, sentinel = endpoint.settings_of(Node("a", 1)), endpoint.settings_of(Node("b", 2, guide=True))
+    assert (server["host"], server["port"], server["username"], server["password"]) == ("a", 1, "me", "mine")
+    assert (sentinel["host"], sentinel["port"]) == ("b", 2)
+    assert (sentinel["username"], sentinel["password"]) == ("it", "its&")
+
+
+def test_a_password_of_the_servers_is_not_shown_to_sentinels():
+    endpoint = open_store(f"redis+sentinel://me:{SECRET}@h/n")._endpoint
+    assert SECRET not in repr(endpoint.settings_of(Node("b", 2, guide=True)))
 
 
 def test_a_tls_url_takes_its_certificates_from_the_query():
@@ -82,6 +115,9 @@ def test_embedded_urls_name_a_directory_and_touch_nothing(url, directory):
         (f"rediss://me:{SECRET}@h:1?ssl_check_hostname=true", "rediss://me@h:1/0"),
         (f"unix://me:{SECRET}@/run/redis.sock", "unix://me@/run/redis.sock?db=0"),
         ("embedded:///srv/app", "embedded:///srv/app"),
+        (f"redis+sentinel://me:{SECRET}@h,[::1]:7/n", "redis+sentinel://me@h:26379,[::1]:7/n/0"),
+        (f"redis+sentinel://h/n?sentinel_password={SECRET}", "redis+sentinel://h:26379/n/0"),
+        (f"rediss+cluster://:{SECRET}@h1,h2:7", "rediss+cluster://h1:6379,h2:7"),
     ],
 )
 def test_the_url_of_a_store_has_no_password(url, safe):
@@ -95,8 +131,21 @@ def test_the_url_of_a_store_has_no_password(url, safe):
         ("localhost:6379", "must be a URL"),
         ("memory://", "must be a URL"),
         (f"http://:{SECRET}@h", "must be a URL"),
-        (f"redis+sentinel://:{SECRET}@h1,h2/name/0", "not supported yet"),
-        (f"redis+cluster://:{SECRET}@h1,h2", "not supported yet"),
+        (f"redis+sentinel://:{SECRET}@h1,h2", "lacks the name"),
+        (f"redis+sentinel://:{SECRET}@h1,h2/name/first", "database must be a number"),
+        (f"redis+sentinel://:{SECRET}@/name", "must name its hosts"),
+        (f"redis+sentinel://:{SECRET}@h1,,h2/name", "must name its hosts"),
+        (f"redis+sentinel://:{SECRET}/@h1/name", "must name its hosts"),
+        (f"redis+sentinel://h1/name?password={SECRET}", "sentinel_password, sentinel_username"),
+        (f"redis+sentinel://h1/name#{SECRET}", "%23"),
+        (f"redis+cluster://:{SECRET}@h1,h2/1", "one database"),
+        (f"redis+cluster://h1:1,h2:{SECRET}", "must name its hosts"),
+        (f"redis+cluster://:{SECRET}@h1:0", "a port that there is not"),
+        (f"redis+cluster://:{SECRET}@::1", "in brackets"),
+        (f"redis+cluster://h?sentinel_password={SECRET}", "no parameters"),
+        (f"rediss+cluster://h?ssl_password={SECRET}", "ssl_ca_certs"),
+        (f"redis+cluster:{SECRET}", "must be a URL"),
+        (f"redis+both://:{SECRET}@h", "must be a URL"),
         ("redis://", "names no host"),
         (f"redis://:{SECRET}@", "names no host"),
         (f"redis://:{SECRET}#@h", "percent-encoded"),
