@@ -417,6 +417,9 @@ class _Checker:
         if event.answered and event.session:
             self.report.test("I8", event.answered == event.session, "the answer is about another session", event)
         self.report.test("I9", not event.result.startswith("error"), "an error that is none of the library's", event)
+        if event.kind in ("create", "revoke"):
+            known = event.result == "ok" or event.result in OPEN or event.result.startswith("error")
+            self.report.test("I9", known, "who signs in or revokes is told of a session that there is not", event)
 
     # --- how it went ---
 
@@ -433,10 +436,14 @@ class _Checker:
             before = {_service(event) for event in asked[first:last] if event.result == "ok"}
             after = [event for event in asked[last:beyond] if fault.ended <= event.began]
             wanted = before & {_service(e) for e in after}
+            failed: set[tuple[str, str]] = set()
             served: dict[tuple[str, str], float] = {}
             for event in after:
-                if event.result not in OPEN:
-                    served.setdefault(_service(event), event.ended - fault.ended)
+                service = _service(event)
+                if event.result in OPEN:
+                    failed.add(service)
+                elif event.result == "ok" or event.kind != "verify":  # a stale one refuses what is revoked
+                    served.setdefault(service, event.ended - fault.ended if service in failed else 0.0)
             missing = sorted(f"{kind} at {where}" for where, kind in wanted - served.keys())
             slowest = None if missing or not wanted else max(served[one] for one in wanted)
             self.report.recoveries.append((fault.fault, fault.note, fault.ended - fault.began, slowest))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
+from redis.crc import key_slot
 
 from .proxy import DOWN, UP
-from .rig import Rig, Standalone
+from .rig import Clustered, Rig, Sentinel, Several, Standalone
 
 HOUR = 3600.0
 
@@ -40,7 +41,10 @@ def fault(*topologies: str) -> Callable[[Callable[..., None]], Callable[..., Non
 
 
 ALONE = "standalone"
-EVERYWHERE = (ALONE, "sentinel", "cluster")
+SEVERAL = ("sentinel", "cluster")
+EVERYWHERE = (ALONE, *SEVERAL)
+#: Seconds by which a replica may be behind when its primary is gone.
+LAG = 1.0
 
 
 # --- the server ---
@@ -162,6 +166,88 @@ def deny(rig: Standalone) -> None:
             client.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")
             rig.rest(1.2)
             client.execute_command("ACL", "SETUSER", "default", "+@all")
+
+
+# --- several servers ---
+
+
+@fault("sentinel")
+def fail_over_sentinel(rig: Sentinel) -> None:
+    """A failover that was asked for; Sentinel does not wait for what the replica lacks."""
+    with rig.fault("fail_over_sentinel", new_primary=True, lost_from=time.monotonic() - LAG) as said:
+        rig.store.failover()
+        said["lost_to"] = time.monotonic()
+
+
+@fault("cluster")
+def fail_over_cluster(rig: Clustered) -> None:
+    """A failover that was asked for, of one of the primaries; nothing is lost."""
+    with rig.fault("fail_over_cluster", new_primary=True):
+        rig.store.failover(rig.some_tag())
+
+
+@fault(*SEVERAL)
+def kill_primary(rig: Several) -> None:
+    """SIGKILL to a primary; a replica takes over."""
+    tag = rig.some_tag()
+    former = rig.store.primary(tag)
+    with rig.fault("kill_primary", new_primary=True, lost_from=time.monotonic() - LAG) as said:
+        former.kill()
+        rig.store.wait_for_new_primary(former, tag)
+        said["lost_to"] = time.monotonic()
+    former.start()
+    rig.store.wait_healthy()
+
+
+@fault(*SEVERAL)
+def freeze_primary(rig: Several) -> None:
+    """SIGSTOP to a primary until another has taken over; then it wakes, and does not know it."""
+    tag = rig.some_tag()
+    former = rig.store.primary(tag)
+    with rig.fault("freeze_primary", new_primary=True, lost_from=time.monotonic() - LAG) as said:
+        former.freeze()
+        rig.store.wait_for_new_primary(former, tag)
+        said["lost_to"] = time.monotonic()
+    rig.rest(0.5)
+    with rig.fault("wake_former_primary", lost_from=time.monotonic()) as said:
+        former.thaw()
+        rig.store.wait_healthy()
+        said["lost_to"] = time.monotonic()
+
+
+@fault("sentinel")
+def kill_replicas(rig: Sentinel) -> None:
+    """SIGKILL to all replicas: what is written could be lost, so nothing is."""
+    replicas = rig.store.replicas()
+    with rig.fault("kill_replicas"):
+        for replica in replicas:
+            replica.kill()
+        time.sleep(3.0)
+        for replica in replicas:
+            replica.start()
+        rig.store.wait_healthy()
+
+
+@fault("sentinel")
+def kill_sentinel(rig: Sentinel) -> None:
+    """SIGKILL to a sentinel."""
+    sentinel = rig.random.choice(rig.sentinels.sentinels)
+    with rig.fault("kill_sentinel"):
+        sentinel.kill()
+        rig.rest(1.0)
+        sentinel.start()
+        rig.store.wait_healthy()
+
+
+@fault("cluster")
+def move_shard(rig: Clustered) -> None:
+    """A shard's slot moves to another primary, key by key."""
+    tag = rig.some_tag()
+    slot, former = key_slot(tag.strip("{}").encode()), rig.store.primary(tag)
+    others = [node for node in (rig.cluster.primary_of_slot(n) for n in (0, 8_000, 16_000)) if node is not former]
+    with rig.fault("move_shard", tag):
+        for _ in rig.cluster.move_slot(slot, rig.random.choice(others)):
+            time.sleep(0.01)
 
 
 # --- the way to it ---

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import redis
 from fix_stores import WAIT, LaunchedServer
+from fix_topologies import Cluster, SentinelSet, Topology, until
 
 from fastverify.placement import Placement
 from fastverify.store import embedded
@@ -102,8 +102,8 @@ class Rig:
         """Where a process finds the store."""
         raise NotImplementedError
 
-    def primaries(self) -> list[LaunchedServer]:
-        """The servers that writes go to."""
+    def primary_of(self, tag: str) -> LaunchedServer:
+        """The server that a hash tag's writes go to."""
         raise NotImplementedError
 
     # --- the processes ---
@@ -206,24 +206,22 @@ class Rig:
 
     def wait_for_answers(self) -> None:
         """Wait until every shard can be written to. Asked of the servers, not by way of the library."""
-        deadline = time.monotonic() + WAIT
-        while not all(self._answers(server) for server in self.primaries()):
-            assert time.monotonic() < deadline, "the store does not answer"
-            time.sleep(0.01)
+        for tag in self.tags:
+            until(f"{tag} can be written to", lambda tag=tag: self._writes(tag))
 
-    @staticmethod
-    def _answers(server: LaunchedServer) -> bool:
-        try:
-            with server.client() as client:
-                found = client.info()
-                return found["role"] == "master" and not found["loading"]
-        except redis.RedisError:
-            return False
+    def _writes(self, tag: str) -> bool:
+        with self.primary_of(tag).client() as client:
+            return bool(client.set(f"{tag}:answers", 1, ex=1))
 
     @property
     def tags(self) -> list[str]:
-        """The hash tags of the shards."""
-        return Placement(self.setup.prefix, self.setup.shards).tags
+        """The hash tags of the shards, and that of the store as a whole."""
+        placement = Placement(self.setup.prefix, self.setup.shards)
+        return [*placement.tags, placement.root]
+
+    def primaries(self) -> list[LaunchedServer]:
+        """The servers that writes go to."""
+        return list({server.port: server for server in map(self.primary_of, self.tags)}.values())
 
 
 class Standalone(Rig):
@@ -260,21 +258,19 @@ class Standalone(Rig):
     def url(self, process: str) -> str:
         return self.proxies[process].url
 
-    def primaries(self) -> list[LaunchedServer]:
-        return [self.primary]
+    def primary_of(self, tag: str) -> LaunchedServer:
+        return self.primary
 
     def wait_for_replica(self) -> None:
         """Wait until the replica has all that the primary has now."""
-        deadline = time.monotonic() + WAIT
         with self.primary.client() as primary, self.replica.client() as replica:
             at = int(primary.info("replication")["master_repl_offset"])
-            while True:
+
+            def follows() -> bool:
                 found = replica.info("replication")
-                linked = found.get("master_link_status") == "up"
-                if linked and int(found["slave_repl_offset"]) >= at:
-                    return
-                assert time.monotonic() < deadline, "the replica does not follow"
-                time.sleep(0.01)
+                return found.get("master_link_status") == "up" and int(found["slave_repl_offset"]) >= at
+
+            until("the replica follows", follows)
 
     def swap(self) -> None:
         """Make the replica the primary for everybody, and the primary its replica."""
@@ -283,10 +279,54 @@ class Standalone(Rig):
         for proxy in self.proxies.values():
             proxy.switch(self.replica.port)
         self.primary, self.replica = self.replica, self.primary
+        # They are to come back from a restart as what they are now.
+        self.replica.settings["replicaof"] = self.primary.settings.pop("replicaof")
         self.link.switch(self.primary.port)
         self.link.restore()
         with self.replica.client() as client:
             client.replicaof("127.0.0.1", self.link.port)
 
 
-RIGS: dict[str, type[Rig]] = {"standalone": Standalone}
+class Several(Rig):
+    """Servers that decide among themselves who is the primary. Their addresses are their own, so no proxy is between."""
+
+    store: Topology
+
+    def stop_store(self) -> None:
+        self.store.stop()
+
+    def url(self, process: str) -> str:
+        return self.store.url
+
+    def primary_of(self, tag: str) -> LaunchedServer:
+        return self.store.primary(tag)
+
+    def some_tag(self) -> str:
+        """One of the shards."""
+        return self.random.choice(self.tags[:-1])
+
+
+class Sentinel(Several):
+    """A primary, two replicas, three sentinels; a primary that is cut off stops before another starts."""
+
+    topology = "sentinel"
+
+    def start_store(self) -> None:
+        guard = {"min-replicas-to-write": "1", "min-replicas-max-lag": "2"}
+        self.sentinels = SentinelSet(embedded.find_binary(), self.folder, down_after=3200, **guard)
+        self.store = self.sentinels
+        self.store.start()
+
+
+class Clustered(Several):
+    """Three primaries with one replica each."""
+
+    topology = "cluster"
+
+    def start_store(self) -> None:
+        self.cluster = Cluster(embedded.find_binary(), self.folder)
+        self.store = self.cluster
+        self.store.start()
+
+
+RIGS: dict[str, type[Rig]] = {rig.topology: rig for rig in (Standalone, Sentinel, Clustered)}

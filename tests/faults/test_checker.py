@@ -135,6 +135,7 @@ def breaches() -> Iterator[Any]:
     yield case("I8", "refresh", create(), refresh(30, 0, 1, answered=OTHER))
     yield case("I8", "verify", create(), verify(30, answered=OTHER))
     yield case("I9", "error", create(), refresh(30, 0, None, result="error: KeyError"))
+    yield case("I9", "create", create(), create(1, session="", result="unauthorised"))
     yield case("I9", "refused_without_cause", create(), verify(30, "unauthorised"))
     yield case("I9", "try_refresh_without_cause", create(), verify(30, "try_refresh"))
     yield case("I9", "refused_during_a_fault", create(), fault(29, 31), verify(30, "try_refresh"))
