@@ -448,7 +448,8 @@ class _Checker:
             slowest = None if missing or not wanted else max(served[one] for one in wanted)
             self.report.recoveries.append((fault.fault, fault.note, fault.ended - fault.began, slowest))
             if wanted and (slowest is not None or until - fault.ended > self.rules.recovery):
-                what = f"not after {until - fault.ended:.1f} s: {', '.join(missing)}" if missing else f"{slowest:.2f} s"
+                last = max(wanted, key=lambda one: served.get(one, 0.0))
+                what = f"{slowest:.2f} s, {last[1]} at {last[0]}" if slowest is not None else f"not yet {missing}"
                 in_time = slowest is not None and slowest <= self.rules.recovery
                 self.report.test("R", in_time, f"full service after {fault.fault}: {what}", fault)
 

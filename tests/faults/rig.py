@@ -288,7 +288,7 @@ class Standalone(Rig):
 
 
 class Several(Rig):
-    """Servers that decide among themselves who is the primary. Their addresses are their own, so no proxy is between."""
+    """Servers that agree on who is the primary. They are found by their own addresses, so no proxy is in between."""
 
     store: Topology
 

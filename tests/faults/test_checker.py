@@ -153,6 +153,8 @@ def breaches() -> Iterator[Any]:
                fault(20, 21, lost_from=9, lost_to=20), verify(25, "unauthorised"), refresh(27, 0, 0))  # fmt: skip
     yield case("c", "propagated_and_accepted", create(), revoke(10, wait="propagated"), verify(10.2))
     yield case("R", "too_late", create(), verify(8), fault(9, 10), verify(11, "unavailable"), verify(14))
+    yield case("R", "only_what_is_revoked_is_refused", create(), verify(8), fault(9, 10), verify(11, "unavailable"),
+               verify(12, "unauthorised"), verify(15, "unavailable"), revoke(0.5))  # fmt: skip
     yield case("R", "never", create(), verify(8), fault(9, 10), verify(11, "unavailable"), verify(14, "unavailable"))
 
 
@@ -215,9 +217,14 @@ def test_what_was_not_asked_before_the_fault_need_not_come_back() -> None:
 
 def test_the_return_of_service_is_that_of_the_slowest() -> None:
     found = report(
-        create(), verify(5), verify(5, asked="other"), fault(9, 10), verify(10.4), verify(11.9, asked="other")
+        *(create(), verify(5), verify(5, asked="other"), fault(9, 10), verify(10.4), verify(13.5)),
+        *(verify(10.4, "unavailable", asked="other"), verify(11.9, asked="other")),
     )
     assert found.recoveries == [("fault", "", 1, pytest.approx(2.0))]
+
+
+def test_what_is_served_when_it_is_first_asked_for_was_never_away() -> None:
+    assert report(create(), verify(5), fault(9, 10), verify(14)).recoveries == [("fault", "", 1, 0.0)]
 
 
 def test_reports_name_every_rule_and_show_what_broke_it() -> None:
