@@ -240,11 +240,11 @@ def kill_sentinel(rig: Sentinel) -> None:
 
 @fault("cluster")
 def move_shard(rig: Clustered) -> None:
-    """A shard's slot moves to another primary, key by key."""
+    """A shard's slot moves, key by key, to another primary, which holds back as any new one does."""
     tag = rig.some_tag()
     slot, former = key_slot(tag.strip("{}").encode()), rig.store.primary(tag)
     others = [node for node in (rig.cluster.primary_of_slot(n) for n in (0, 8_000, 16_000)) if node is not former]
-    with rig.fault("move_shard", tag):
+    with rig.fault("move_shard", tag, new_primary=True):
         for _ in rig.cluster.move_slot(slot, rig.random.choice(others)):
             time.sleep(0.01)
 

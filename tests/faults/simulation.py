@@ -32,6 +32,7 @@ from session_lab import D, Lab, W, plain_handle
 
 from fastverify import FastVerifyError, Issued, StoreUnavailable, TokenTheftDetected, flows
 from fastverify.flows import Outcome
+from fastverify.session import handle_bytes
 from fastverify.store import Call, Flow, Store, open_store
 
 TICK = 8.0
@@ -43,6 +44,8 @@ LATE = 0.2
 TWO_TABS = 0.2
 #: Of the exchanged tokens, so many are shown a tick: while they may be, and when they may not.
 EARLY, TOO_LATE = 0.003, 0.01
+#: Of the browsers, so many show an access token to a gateway that has not seen it.
+SEEN = 0.1
 #: Flows that are driven together. The two trips of a refresh may not lie far apart.
 TOGETHER = 250
 
@@ -66,6 +69,12 @@ class Browser:
     def token(self) -> str:
         """What the jar holds."""
         return self.issued.refresh_token
+
+    def use(self, generation: int, tick: int) -> None:
+        """The store knows that this generation has arrived."""
+        for copy in self.copies:
+            if copy.generation < generation and copy.child_used is None:
+                copy.child_used = tick
 
     def take(self, issued: Issued) -> None:
         """What a browser does with a reply: one without a new refresh token leaves the cookie as it is."""
@@ -139,6 +148,7 @@ class Simulation:
         failover = self.tick * TICK >= self._next_failover
         copies = self._copy_records(requests) if failover else {}
         self._answer(requests)
+        self._use_access_tokens()
         if failover:
             self._fail_over(copies)
         over = [browser.user for browser in self.browsers if browser.over]
@@ -241,9 +251,7 @@ class Simulation:
     def _take(self, request: Request, issued: Issued) -> None:
         browser = request.browser
         self.tally["rotated or redelivered" if issued.refresh_token_changed else "access token only"] += 1
-        for copy in browser.copies:
-            if copy.generation < request.generation and copy.child_used is None:
-                copy.child_used = self.tick
+        browser.use(request.generation, self.tick)
         if self._loses(browser):
             self.tally["replies lost"] += 1
         elif self.chance.random() < LATE:
@@ -257,6 +265,16 @@ class Simulation:
             f"tick {self.tick}: {what}: showed {request.generation}, the jar holds {browser.generation}, "
             f"held until {self._held_until}, record {self.lab.record(browser.issued)}"
         )
+
+    def _use_access_tokens(self) -> None:
+        """Gateways see some access tokens of this tick, and say so: what was exchanged for them is then used up."""
+        seen = [browser for browser in self.browsers if not browser.over and self.chance.random() < SEEN]
+        placement = self.lab.authority.placement
+        reports = {handle_bytes(browser.issued.session.handle): browser.generation for browser in seen}
+        self.lab.run(flows.confirm(placement, reports))
+        self.tally["confirmed"] += len(seen)
+        for browser in seen:
+            browser.use(browser.generation, self.tick)
 
     # --- failover ---
 

@@ -251,3 +251,7 @@ def test_a_line_that_a_killed_process_left_unfinished_is_no_event(tmp_path: Path
 def test_a_digest_does_not_hold_the_token() -> None:
     assert digest("token") not in ("", "token")
     assert digest("") == ""
+
+
+def test_access_tokens_that_differ_in_the_signature_only_are_one() -> None:
+    assert digest("header.payload.one") == digest("header.payload.two") != digest("header.other.one")

@@ -25,7 +25,7 @@ def store_url(embedded_url: str) -> str:
 
 @pytest.mark.timeout(300)
 def test_no_honest_client_is_signed_out_and_every_late_thief_is_found(store: Store) -> None:
-    done = simulate(store, 10_000, sessions=600, seed=1)
+    done = simulate(store, 6_000, sessions=400, seed=1)
     assert not done.wrong
     assert done.tally["honest clients logged out"] == 0
     assert done.tally["thief too late: found"] >= 20
@@ -35,10 +35,10 @@ def test_no_honest_client_is_signed_out_and_every_late_thief_is_found(store: Sto
 
 
 def test_without_a_window_honest_clients_are_signed_out(store: Store) -> None:
-    done = simulate(store, 1_000, sessions=200, seed=1, exchange_seconds=0)
+    done = simulate(store, 500, sessions=100, seed=1, exchange_seconds=0)
     assert any("an honest client was told" in wrong for wrong in done.wrong)
 
 
 def test_with_a_wider_window_thieves_go_unseen(store: Store) -> None:
-    done = simulate(store, 3_000, sessions=200, seed=1, exchange_seconds=20)
+    done = simulate(store, 2_000, sessions=150, seed=1, exchange_seconds=20)
     assert any("a thief who was too late was told Issued" in wrong for wrong in done.wrong)
