@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
+from fix_stores import LaunchedServer
+from fix_topologies import SERVICE, SentinelSet, ask, until
 from redis.crc import key_slot
 
 from .proxy import DOWN, UP
@@ -174,8 +177,18 @@ def deny(rig: Standalone) -> None:
 def fail_over_sentinel(rig: Sentinel) -> None:
     """A failover that was asked for; Sentinel does not wait for what the replica lacks."""
     with rig.fault("fail_over_sentinel", new_primary=True, lost_from=time.monotonic() - LAG) as said:
-        rig.store.failover()
+        former = rig.store.primary()
+        until("Sentinel fails over", lambda: _failed_over(rig.sentinels, former), 60)
+        rig.store.wait_healthy()
         said["lost_to"] = time.monotonic()
+
+
+def _failed_over(sentinels: SentinelSet, former: LaunchedServer) -> bool:
+    """Ask for it, and see whether it comes: on a busy machine the sentinels may give up."""
+    ask(sentinels.sentinels[0], "SENTINEL", "FAILOVER", SERVICE)
+    with suppress(AssertionError):
+        return bool(sentinels.wait_for_new_primary(former, seconds=5))
+    return False
 
 
 @fault("cluster")
