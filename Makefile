@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What the installation is made of. A change here builds the core anew and looks at the dependencies again.
 SOURCES := pyproject.toml setup.py $(wildcard src/*.pyx src/*.pxd src/_core/*.pyx)
 
-.PHONY: help demo test long lint bench sanitize fuzz faults wheel clean
+.PHONY: help demo test long lint bench soak sanitize fuzz faults wheel clean
 
 help:
 	@echo 'make demo   a store, the session service and a demo site; prints one URL     (ARGS=--once: report and stop)'
@@ -22,7 +22,8 @@ help:
 	@echo 'make sanitize  the suite with a core that reports memory errors, undefined behaviour and leaks (needs gcc)'
 	@echo 'make fuzz   libFuzzer on the core, SECONDS=60 for each target; needs clang    (ARGS="json verify": these targets)'
 	@echo 'make faults faults on real servers, MINUTES=10 in all, and a million simulated refreshes; docs/faults.md'
-	@echo 'make bench  what verifying a token costs on this machine, beside other libraries (under ten minutes)'
+	@echo 'make bench  what verifying, refreshing and revoking cost on this machine, beside others (under ten minutes)'
+	@echo 'make soak   a service of a million sessions at work, MINUTES=10                 (ARGS="--fault kill@3": and a fault)'
 	@echo 'make wheel  an sdist and a wheel, in dist/'
 	@echo 'make clean  removes what the others made'
 
@@ -47,7 +48,12 @@ BENCH_PYTHON ?=
 BENCH := .venv-bench
 RESULTS := bench/results
 bench: $(BENCH)/.ready
-	$(foreach name,verify peers threads revoked memory,$(call run-bench,$(name)))
+	$(foreach name,verify peers threads revoked memory refresh revocations,$(call run-bench,$(name)))
+	$(BENCH)/bin/python bench/plot.py
+	$(BENCH)/bin/python bench/report.py
+
+soak: $(BENCH)/.ready
+	$(BENCH)/bin/python bench/soak.py --minutes $(MINUTES) $(ARGS) --json $(RESULTS)/soak.json
 	$(BENCH)/bin/python bench/plot.py
 	$(BENCH)/bin/python bench/report.py
 

@@ -280,9 +280,16 @@ def _loop(check: Callable[[Any], Any], arguments: tuple[Any, ...], passes: int) 
     return cpu * 1e6 / calls, wall * 1e6 / calls
 
 
-def run(turns: Mapping[str, Turn], rounds: int, title: str, *, calls_a_pass: int = _COPIES) -> dict[str, Timing]:
-    """Let everybody take a turn in each round."""
-    passes = {name: _calibrate(take, calls_a_pass) for name, take in turns.items()}
+def run(
+    turns: Mapping[str, Turn],
+    rounds: int,
+    title: str,
+    *,
+    calls_a_pass: int = _COPIES,
+    seconds: float = _ROUND_SECONDS,
+) -> dict[str, Timing]:
+    """Let everybody take a turn of about so many seconds in each round."""
+    passes = {name: _calibrate(take, calls_a_pass, seconds) for name, take in turns.items()}
     timings = {name: Timing() for name in turns}
     for number in range(rounds):
         for name, take in turns.items():
@@ -294,11 +301,11 @@ def run(turns: Mapping[str, Turn], rounds: int, title: str, *, calls_a_pass: int
     return timings
 
 
-def _calibrate(take: Turn, calls_a_pass: int) -> int:
-    """How many passes fill a round."""
+def _calibrate(take: Turn, calls_a_pass: int, seconds: float) -> int:
+    """How many passes fill a turn."""
     take(1)
     _, wall = take(1)
-    return max(1, round(_ROUND_SECONDS / (wall * 1e-6 * calls_a_pass)))
+    return max(1, round(seconds / (wall * 1e-6 * calls_a_pass)))
 
 
 def progress(text: str) -> None:

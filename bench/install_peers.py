@@ -71,7 +71,7 @@ def install_python_peers(python: str, directory: Path) -> None:
     if version_of(program) != version_of(python):
         subprocess.run([python, "-m", "venv", "--clear", directory], check=True)
     # Ours first, alone: without it there is nothing to compare.
-    subprocess.run([*pip(program), "--editable", f"{ROOT}[embedded]"], check=True)
+    subprocess.run([*pip(program), "--editable", f"{ROOT}[embedded,hiredis]"], check=True)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     peers = project["optional-dependencies"]["bench"]
     missing: dict[str, str] = {}

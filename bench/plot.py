@@ -26,6 +26,8 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parent.parent
 INK, QUIET, PALE = "#1d2733", "#66717e", "#e3e7eb"
 OURS, CACHED, PEER, LIMIT = "#0f766e", "#5eb8ae", "#aab4bf", "#c2410c"
+#: Of lines that are told apart by colour alone.
+SEVERAL = (OURS, LIMIT, "#1d4ed8", "#a16207", "#7e22ce", "#475569", "#be185d", "#65a30d")
 #: Rows of peers.py that are no contender.
 LIMITS = {"raw libcrypto": "raw libcrypto", "node:crypto": "node:crypto alone"}
 LEFT_OUT = ("no-op call", "len() of the token", "fastverify, cached, dict", "fastverify, cached, same str")
@@ -94,6 +96,10 @@ def figures(documents: Mapping[str, Any]) -> dict[str, Figure]:
         results = documents["threads"]["results"]
         drawn["threads"] = scaling(results["scaling"])
         drawn["gil"] = harms(results)
+    if "revocations" in documents:
+        drawn["reach"] = reach(documents["revocations"]["results"]["reach"])
+    if "soak" in documents:
+        drawn["soak"] = soak(documents["soak"]["results"])
     return drawn
 
 
@@ -251,6 +257,73 @@ def harms(results: Mapping[str, Any]) -> Figure:
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("microseconds: median solid, 99th percentile pale", fontsize=8)
     grid[0].invert_yaxis()
+    return figure
+
+
+# --- revocations ---
+
+
+def reach(modes: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """How many revocations took how long to another process: a histogram of each mode, on one log axis."""
+    longest = max(row["max"] for row in modes.values())
+    low, high = 0.1, max(10.0, longest * 1.5)
+    edges = [low * (high / low) ** (step / 60) for step in range(61)]
+    figure, grid = plt.subplots(len(modes), 1, figsize=(10, 1.3 * len(modes) + 0.7), layout="constrained", sharex=True)
+    for axes, (mode, row) in zip(grid, modes.items(), strict=True):
+        axes.hist([min(max(value, low), high) for value in row["milliseconds"]], edges, color=OURS, zorder=2)
+        for name in ("p50", "p99"):
+            axes.axvline(max(row[name], low), color=LIMIT, linewidth=1.2, linestyle=(0, (4, 2)), zorder=3)
+        text = f"p50 {harness.short(row['p50'])}, p99 {harness.short(row['p99'])}, max {harness.short(row['max'])} ms"
+        axes.set_title(f"{mode}: {text}", loc="left", fontsize=9)
+        axes.set_xscale("log")
+        axes.set_xlim(low, high)
+        axes.grid(axis="x", color=PALE, linewidth=0.8, zorder=0)
+        axes.tick_params(length=0)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("milliseconds from acknowledged to refused in another process", fontsize=8)
+    figure.suptitle("How soon a revocation is enforced elsewhere", x=0.012, ha="left", fontsize=12, fontweight="bold")
+    return figure
+
+
+# --- soak ---
+
+
+def soak(results: Mapping[str, Any]) -> Figure:
+    """Each operation's times, what went wrong, and memory, over the minutes of a run; faults are red bands."""
+    series = results["series"]
+    minutes = [row["seconds"] / 60 for row in series]
+    figure, (times, wrong, memory) = plt.subplots(
+        3, 1, figsize=(10, 8), height_ratios=(3, 1.2, 2), layout="constrained", sharex=True
+    )
+    tints = dict(zip(results["whole"], SEVERAL, strict=False))
+    for name, tint in tints.items():
+        rows = [row["operations"].get(name, {}) for row in series]
+        for key, style in (("p50", "-"), ("p99", ":")):
+            values = [row[key] / 1e3 if key in row else float("nan") for row in rows]
+            times.plot(minutes, values, style, color=tint, linewidth=1.3, label=f"{name}, {key}")
+    times.set_yscale("log")
+    times.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    times.set_title("Milliseconds an operation, median and 99th percentile", loc="left", fontsize=10, fontweight="bold")
+    counted = sorted({name for row in series for name, number in row["counts"].items() if number})
+    for name, tint in zip(counted, SEVERAL, strict=False):
+        wrong.plot(minutes, [row["counts"].get(name, 0) for row in series], color=tint, linewidth=1.2, label=name)
+    wrong.set_title("Counted in each interval", loc="left", fontsize=10, fontweight="bold")
+    for name, tint in zip(series[-1]["resident_mb"], SEVERAL, strict=False):
+        values = [row["resident_mb"].get(name, float("nan")) for row in series]
+        memory.plot(minutes, values, color=tint, linewidth=1.3, label=name)
+    memory.set_ylim(bottom=0)
+    memory.set_title("Resident, MB", loc="left", fontsize=10, fontweight="bold")
+    memory.set_xlabel("minutes", fontsize=8)
+    for axes in (times, wrong, memory):
+        for fault in results["faults"]:
+            axes.axvspan(fault["at"] / 60, (fault["at"] + fault["seconds"]) / 60, color=LIMIT, alpha=0.2, zorder=0)
+        axes.grid(axis="y", color=PALE, linewidth=0.8, zorder=0)
+        axes.tick_params(length=0)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=7.5, handlelength=1.5)
+    given = results["given"]
+    title = f"{given['sessions']:,} sessions and {given['entries']:,} revoked ones, for {given['minutes']:g} minutes"
+    figure.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold")
     return figure
 
 

@@ -2,7 +2,8 @@
 
     python bench/report.py [--results bench/results] [PAGE ...]
 
-In a page (default: README.md and docs/performance.md) a table stands between two comments and is replaced as a whole:
+In a page (default: README.md, docs/performance.md and docs/scaling.md) a table stands between two comments and is
+replaced as a whole:
 
     <!-- figures: peers -->
 
@@ -26,7 +27,7 @@ import harness
 import targets
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md"]
 PLACE = re.compile(r"(<!-- figures: (\w+) -->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
 NOT_VERSIONS = ("machine", "Python", "load at the start")
 
@@ -210,6 +211,75 @@ def memory(documents: Documents) -> str:
     return markdown(["bytes", "of the resident set", "by `cache_info()`"], body)
 
 
+def refresh(documents: Documents) -> str:
+    """Rates and shares by kind of client, of each number of processes."""
+    body = []
+    for number, found in documents["refresh"]["results"].items():
+        for kind, share in found["shares"].items():
+            rates = [
+                f"{1e6 / found['times'][f'{what}, {kind}']['wall']['median']:,.0f}" for what in ("EVALSHA", "refresh")
+            ]
+            cells = [f"{share[clock]['median']:.0f} %" for clock in ("wall", "cpu")]
+            body.append([f"{number} process{'es' if number != '1' else ''}, {kind}", *rates, *cells])
+    return markdown(["a second", "bare EVALSHA", "refresh", "share", "share by client CPU"], body)
+
+
+def reach(documents: Documents) -> str:
+    names = ("p50", "p90", "p99", "max")
+    body = [
+        [mode, *(harness.short(row[name]) for name in names)]
+        for mode, row in documents["revocations"]["results"]["reach"].items()
+    ]
+    return markdown(["ms, from acknowledged to refused in another process", *names], body)
+
+
+def bootstrap(documents: Documents) -> str:
+    loaded = documents["revocations"]["results"]["bootstrap"]
+    run = sorted(loaded["runs"], key=lambda each: each["seconds"])[len(loaded["runs"]) // 2]
+    body = [
+        [f"until a gateway is ready, of {run['entries']:,} entries", f"{run['seconds']:.1f} s"],
+        ["its CPU time", f"{run['cpu_seconds']:.1f} s"],
+        ["revocations a second meanwhile", f"{run['writes_a_second']:,.0f}"],
+        ["its memory, an entry", f"{run['resident_bytes'] / run['entries']:.1f} bytes"],
+        ["the most that the process took", f"{run['most_process_bytes'] / 1e6:,.0f} MB"],
+        ["the store's memory, an entry", f"{loaded['store_bytes_an_entry']:.1f} bytes"],
+    ]
+    return markdown(["bootstrap", ""], body)
+
+
+def growth(documents: Documents) -> str:
+    body = [
+        [
+            name,
+            *(f"{row[clock]['median']:,.0f}" for clock in ("wall", "cpu")),
+            f"{row['server_us_a_call']:.0f}",
+            *(f"{row[key]:,.0f}" for key in ("store_bytes_a_session", "record_bytes", "index_bytes")),
+        ]
+        for name, row in documents["growth"]["results"]["refresh"].items()
+    ]
+    head = ["in the store", "refresh, µs", "of them client CPU", "server, µs a call"]
+    return markdown([*head, "store, bytes a session", "record", "index"], body)
+
+
+def costs(documents: Documents) -> str:
+    keys = ("server_us", "bytes_in", "bytes_out", "file_bytes", "memory_bytes")
+    rows = documents["growth"]["results"]["costs"].items()
+    body = [[name, *(f"{row[key]:,.0f}" if key in row else "" for key in keys)] for name, row in rows]
+    head = ["the server spends on", "CPU, µs", "bytes in", "bytes out", "bytes of the file", "bytes of memory"]
+    return markdown(head, body)
+
+
+def soak(documents: Documents) -> str:
+    """A run: what it was of, and every operation."""
+    results = documents["soak"]["results"]
+    seconds = 60 * results["given"]["minutes"]
+    body = [
+        [name, f"{row['number'] / seconds:,.0f}", *(milliseconds(row[key]) for key in ("p50", "p99", "max"))]
+        for name, row in results["whole"].items()
+    ]
+    return markdown(["ms", "a second", "p50", "p99", "max"], body)
+
+
 def asked(documents: Documents) -> str:
     results = {name: document["results"] for name, document in documents.items()}
     rows = list(targets.rows(results))
@@ -240,6 +310,12 @@ TABLES: dict[str, Callable[[Documents], str]] = {
     "filling": filling,
     "stalls": stalls,
     "memory": memory,
+    "refresh": refresh,
+    "reach": reach,
+    "bootstrap": bootstrap,
+    "growth": growth,
+    "costs": costs,
+    "soak": soak,
     "targets": asked,
     "environment": environment,
 }
@@ -256,6 +332,10 @@ def markdown(head: Sequence[str], body: Iterable[Sequence[str]], *, left: int = 
 
 def micro(rows: Mapping[str, Any], name: str) -> str:
     return harness.short(harness.cpu(rows[name])) if name in rows else ""
+
+
+def milliseconds(microseconds: float) -> str:
+    return harness.short(microseconds / 1e3)
 
 
 def lead(rows: Mapping[str, Any], ours: str, others: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import harness
 
-#: Results by benchmark: {"peers": ..., "threads": ..., "revoked": ..., "memory": ...}; any of them may be absent.
+#: Results by benchmark: {"peers": ..., "threads": ..., "revoked": ..., ...}; any of them may be absent.
 Documents = Mapping[str, Any]
 
 
@@ -77,6 +77,28 @@ def growth(documents: Documents) -> float:
     return float(documents["memory"]["growth"]["growth_mb"])
 
 
+def refresh_share(documents: Documents) -> float:
+    """Of one process under asyncio, on uvloop where it was there; on the wall."""
+    shares = documents["refresh"]["1"]["shares"]
+    return float(shares["uvloop" if "uvloop" in shares else "asyncio"]["wall"]["median"])
+
+
+def reach(mode: str, quantile: str) -> Callable[[Documents], float]:
+    return lambda documents: float(documents["revocations"]["reach"][mode][quantile])
+
+
+def bootstrap(documents: Documents) -> float:
+    """Of the whole number of entries only: half of them would be no answer."""
+    loaded = documents["revocations"]["bootstrap"]
+    if loaded["entries"] < 10_000_000:
+        raise KeyError("too few entries")
+    return float(loaded["seconds"]["median"])
+
+
+def growth_of_refresh(documents: Documents) -> float:
+    return float(documents["growth"]["ratio"]["median"])
+
+
 TARGETS = (
     Target("P1", "cache hit of the same str, in no-op calls of Python", 1.6, False, hit_to_call("cached, same str")),
     Target("P1", "cache hit of an equal copy, in no-op calls of Python", 1.6, False, hit_to_call("cached")),
@@ -115,12 +137,22 @@ TARGETS = (
         "P6", "an entry of 10 million, the most while it grows", 36, False, of_table("resident_bytes_an_entry"), " B"
     ),
     Target("P6", "longest stall while it grows", 1_000, False, of_table("longest_stall_growing_microseconds"), " us"),
+    Target("P6", "look-ups in a table of 10 million, of those in 1 million", 1.3, False, of_table("lookup_ratio")),
     *(
         Target("P7", f"{algorithm}: two threads, GIL released, of one", 1.9, True, scaling(algorithm))
         for algorithm in ("RS256", "PS256", "ES256", "EdDSA")
     ),
+    Target("P9", "refresh, 50 tasks, of the rate of a bare EVALSHA", 40, True, refresh_share, unit=" %"),
     Target("P10", "cache of 64k entries: bytes an entry", 1_800, False, entry_bytes, unit=" B"),
     Target("P10", "growth over all verifies: 50 million with --full", 1.0, False, growth, unit=" MB"),
+    Target("P11", "acknowledged to refused elsewhere, idle: median", 5, False, reach("idle", "p50"), unit=" ms"),
+    Target("P11", "the same, 99th percentile", 50, False, reach("idle", "p99"), unit=" ms"),
+    Target(
+        *("P11", "the same while that process verifies flat out", 250, False),
+        reach("flat out, one thread", "p99"),
+        unit=" ms",
+    ),
+    Target("P12", "bootstrap of 10 million entries while writes go on", 30, False, bootstrap, unit=" s"),
     Target("P13", "Sessions.verify on a cached token, in no-op calls", 6, False, session_to_call),
 )
 

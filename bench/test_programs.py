@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,15 +14,20 @@ from typing import Any
 import pytest
 
 import contenders
+import growth
 import harness
 import install_peers
 import memory
 import peers
+import refresh
 import report
+import revocations
+import soak
+import stores
 import targets
 import threads
 import verify
-from fastverify import Verifier
+from fastverify import Sessions, SessionVerifier, Unauthorised, Verifier
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +168,113 @@ def test_memory_counts_entries_and_open_descriptors(run: Callable[..., Any], mon
     assert results["growth"]["descriptors_before"] == results["growth"]["descriptors_after"]
 
 
+def test_refresh_sets_each_kind_beside_a_bare_call(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh, "ROUND_SECONDS", 0.01)
+    results = run(refresh, "--processes", "1,2")["results"]
+    assert set(results) == {"1", "2"}
+    assert set(results["1"]["shares"]) >= {"asyncio", "1 thread", "8 threads"}
+    assert all(share["wall"]["median"] > 0 for share in results["2"]["shares"].values())
+    assert "| 2 processes, asyncio |" in report.refresh({"refresh": {"results": results}})
+
+
+def test_revocations_reach_another_process_and_a_bootstrap_is_whole(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocations, "WITNESSES", 5)
+    results = run(revocations, "--revocations", "3", "--entries", "3000")["results"]
+    assert [len(row["milliseconds"]) for row in results["reach"].values()] == [3, 3, 3]
+    assert results["bootstrap"]["runs"][0]["entries"] >= 3_000
+    documents = {"revocations": {"results": results}}
+    assert "flat out, four threads" in report.reach(documents) and "bootstrap" in report.bootstrap(documents)
+    assert [row[0] for row in targets.rows({"revocations": results})] == ["P11"] * 3  # 3,000 entries say nothing of P12
+
+
+def test_growth_refreshes_in_a_small_store_and_in_a_larger_one(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growth, "ROUND_SECONDS", 0.01)
+    monkeypatch.setattr(growth, "OPERATIONS", 50)
+    monkeypatch.setattr(growth, "FOLLOWING", 1.0)
+    monkeypatch.setattr(growth, "HINTS", 20)
+    results = run(growth, "--sessions", "100,600")["results"]
+    rows = results["refresh"]
+    assert list(rows) == ["100 sessions", "600 sessions"]
+    assert all(row["store_bytes_a_session"] > row["record_bytes"] > 200 for row in rows.values())
+    costs = results["costs"]
+    assert costs["a refresh"]["bytes_in"] > 100 and costs["a verifier, each second"]["bytes_in"] > 500
+    documents = {"growth": {"results": results}}
+    assert "| 600 sessions |" in report.growth(documents) and "| a revocation |" in report.costs(documents)
+
+
+def test_soak_counts_operations_and_finds_no_breach_when_the_server_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "soak.json"
+    arguments = "--sessions 300 --entries 2000 --minutes 0.1 --services 1 --gateways 1 --fault stop@0.04:0.5".split()
+    monkeypatch.setattr(sys, "argv", ["soak", *arguments, "--revocations", "50", "--json", str(file)])
+    monkeypatch.setattr(soak, "REPORT", 0.5)
+    assert soak.main() == 0
+    results = json.loads(file.read_text("utf-8"))["results"]
+    assert set(results["whole"]) == {"reach", "refresh", "revoke", "sign in", "verify"}
+    assert not any(results["breaches"].values())
+    assert [fault["kind"] for fault in results["faults"]] == ["stop"]
+    assert set(results["series"][-1]["resident_mb"]) == {"service 1", "gateway 1", "store"}
+    assert results["memory"]["store_bytes_a_session"] > 300
+    assert "| refresh |" in report.soak({"soak": {"results": results}})
+
+
+def test_a_soak_in_which_a_revoked_token_is_accepted_fails() -> None:
+    """The look-out of a gateway, with verifiers that are wrong in each way."""
+
+    class Wrong:
+        ready = True
+
+        def verify(self, token: str) -> None:
+            if token == "refused":
+                raise Unauthorised("")
+
+    gateway = soak.Gateway(None, soak.Part("", 0, 0, 0, 0, 0))  # type: ignore[arg-type]
+    gateway._watched.extend([("accepted", 0.0, False), ("accepted", 0.0, True), ("refused", 0.0, False)])
+    gateway._pool.append("refused")
+    gateway._look(Wrong())  # type: ignore[arg-type]
+    gateway._verify(Wrong(), 1)  # type: ignore[arg-type]
+    assert gateway._tally.counts == {"revoked token accepted": 1, "forgotten": 1, "good token refused": 1}
+    assert gateway._tally.times["reach"].total() == 1
+
+
+def test_quantiles_of_buckets_are_near_those_of_the_values() -> None:
+    tally = soak.Tally()
+    for milliseconds in range(1, 1_001):
+        tally.took("call", milliseconds / 1e3)
+    found = tally.quantiles()["call"]
+    assert found["number"] == 1_000
+    assert found["p50"] == pytest.approx(500_000, rel=0.1) and found["p99"] == pytest.approx(990_000, rel=0.1)
+
+
+@pytest.mark.parametrize("text", ["flood@1", "kill", "kill@soon"])
+def test_a_fault_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises((argparse.ArgumentTypeError, ValueError)):
+        soak.Fault.read(text)
+
+
+def test_what_fills_a_store_is_what_the_library_reads(tmp_path: Path) -> None:
+    with stores.server(tmp_path / "server") as server, Sessions.connect(server.url, stores.settings()) as sessions:
+        users = [f"user-{n}" for n in range(stores.SESSIONS_A_TRIP + 5)]
+        authority = sessions.gateway.authority
+        tokens = list(stores.create_many(sessions._store, authority, users, {"role": "editor"}))
+        assert len(set(tokens)) == len(users)
+        for user, token in (pair for n, pair in enumerate(zip(users, tokens, strict=True)) if n % 30 == 0):
+            session = sessions.refresh(token).session
+            assert (session.user_id, session.payload["role"]) == (user, "editor")
+            assert sessions.handles(user) == [session.handle]
+        with server.client() as client:
+            first_window = (int(time.time()) // 300 + 14) * 300
+            sample = stores.fill_entries(client, authority.placement, 1_000, first_window=first_window)
+        with SessionVerifier.connect(server.url, issuer=sessions.config.issuer) as gateway:
+            assert gateway.revoked_entries == 1_000
+            assert gateway._table.lookup(session=sample[:16], now=int(time.time())) == 1
+
+
 def test_a_program_that_is_not_there_is_no_python() -> None:
     assert install_peers.resolve("python3.99") is None
     assert install_peers.version_of(sys.executable).startswith(f"3.{sys.version_info.minor}.")
@@ -222,8 +336,21 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path: Path, monkeypatch: pytest
     environment = {"Python": "CPython", "libcrypto of fastverify": "OpenSSL", "machine": "a machine"}
     results = {"python": {"ES256": rows}, "node": {}}
     (tmp_path / "peers.json").write_text(json.dumps({"environment": environment, "results": results}))
+    reached = {"idle": {"milliseconds": [0.0, 2.0, 40.0], "p50": 2.0, "p99": 40.0, "max": 40.0}}
+    reached["flat out"] = reached["idle"]
+    (tmp_path / "revocations.json").write_text(json.dumps({"environment": {}, "results": {"reach": reached}}))
+    times = {"refresh": {"number": 9, "p50": 1_000.0, "p99": 2_000.0, "max": 3_000.0}}
+    series = [
+        {"seconds": second, "operations": times, "counts": {"stale": second}, "resident_mb": {"store": 10.0}}
+        for second in (1, 2)
+    ]
+    soaked = {"series": series, "whole": times, "faults": [{"kind": "stop", "at": 1.0, "seconds": 1.0}]}
+    soaked["given"] = {"sessions": 10, "entries": 20, "minutes": 1.0}
+    (tmp_path / "soak.json").write_text(json.dumps({"environment": {}, "results": soaked}))
     monkeypatch.setattr(sys, "argv", ["plot", "--results", str(tmp_path), "--pictures", str(tmp_path / "pictures")])
     assert plot.main() == 0
     picture = (tmp_path / "pictures" / "peers.svg").read_text("utf-8")
     assert ">ryjwt</text>" in picture and ">raw libcrypto 0.123</text>" in picture
     assert (tmp_path / "peers.png").exists()
+    assert "idle: p50 2.00, p99 40.0, max 40.0 ms" in (tmp_path / "pictures" / "reach.svg").read_text("utf-8")
+    assert ">refresh, p99</text>" in (tmp_path / "pictures" / "soak.svg").read_text("utf-8")

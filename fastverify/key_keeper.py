@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from .tokens import ServiceKeys
 from .verifier import SessionVerifier
 
 T = TypeVar("T")
+
+_log = logging.getLogger("fastverify.store")
 
 #: Seconds beyond B to wait for verifiers to report what they have applied: those that do not have gone stale by then.
 _REPORT_SECONDS = 3.0
@@ -107,6 +110,12 @@ class KeyKeeper(SessionVerifier):
         config = self.config
         claim = flows.claim_store(config.key_prefix, config.shards, config.access_token_lifetime)
         placement = drive(self._store, claim)
+        if placement.shards != config.shards:
+            _log.warning(
+                "the store was laid out with %d shards, which cannot be changed; set Config.shards to that, not to %d",
+                placement.shards,
+                config.shards,
+            )
         state = drive(self._store, flows.read_keys(config.key_prefix, private=True))
         ring = self._read_ring(state)
         if ring.keys and not any(key.private for key in ring.keys):

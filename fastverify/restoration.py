@@ -1,8 +1,9 @@
 """What a store has lost by a failover is given back to it, by whoever still knows it (revocation.md, divergence).
 
-A follower that finds a shard with another history than before has read that shard anew, and names here what it has
-read. What its own table holds beyond that is missing in the store. All followers find the same, at the same time: so
-each begins a little later than the others by chance, and what one has written the others' calls leave alone.
+A follower that finds a shard with another history than before names here what came after the last entry that both
+histories have; or, where it had to read the shard anew, what it has read, and what its table holds beyond that is
+missing in the store. All followers find the same, at the same time: so each begins a little later than the others by
+chance, and what one has written the others' calls leave alone.
 """
 
 from __future__ import annotations
@@ -52,7 +53,12 @@ class Restoration:
     def search(self, placement: Placement, read: Mapping[str, Set[bytes]], now: float, wall: float) -> None:
         """Look for what is known and was not among the entries ``read`` in these shards, by tag."""
         self._searches.append(self._look_for(placement, read, int(wall)))
-        self._next = now + self._random(1)[0] / 256
+        self._put_off(now)
+
+    def give_back(self, lost: Sequence[tuple[str, bytes, int]], now: float) -> None:
+        """These entries are known to be lost, or may be: tag, entry and expiry in seconds since the epoch."""
+        self._lost.extend(lost)
+        self._put_off(now)
 
     def due(self) -> float:
         """When to call ``work`` next; infinity: there is nothing to do."""
@@ -71,6 +77,9 @@ class Restoration:
         if self._lost and now >= self._next:
             self._next = now + _GAP
             self._give_back(wall)
+
+    def _put_off(self, now: float) -> None:
+        self._next = now + self._random(1)[0] / 256
 
     def _look_for(self, placement: Placement, read: Mapping[str, Set[bytes]], wall: int) -> Iterator[None]:
         for number, (entry, expires_at) in enumerate(self._table.entries(), 1):

@@ -9,8 +9,8 @@ which that is longest ago.
 Every shard is polled once a second, which is what completeness rests on. A second thread listens for hints, which name
 a shard in whose log something has just been written: it is polled at once.
 
-Nothing that was learnt is forgotten before its time. Where a store has another history than before, it is read anew,
-and what it lacks of what is known here is given back to it.
+Nothing that was learnt is forgotten before its time. Where a store has another history than before, the follower goes
+on from the last entry that both have, or reads it anew, and gives back what the store has lost of what is known here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 from ._core import RevocationTable
@@ -49,6 +49,11 @@ _LISTEN_FIRST, _LISTEN_LONGEST, _LISTEN = 0.05, 30.0, 1.0
 _TICK = 0.01
 #: Seconds between sweeps of expired entries.
 _SWEEP = 60.0
+#: Log entries that are remembered of each shard. While a failover undoes no more, the follower can go on from what both
+#: primaries have; else it reads all of the shard anew.
+_REMEMBERED = 512
+#: Revocations by this process that are remembered: it may know of one that no log has.
+_OWN = 4_096
 #: Parts of blacklist sets that are asked for together; each is of a thousand entries.
 _SCANS = 16
 
@@ -66,17 +71,38 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-@dataclass(slots=True)
-class _Shard:
-    """Where the follower stands in one shard's log."""
+class _Applied(NamedTuple):
+    """A log entry that the follower has applied; of the one that it began at, no more than its place is known."""
 
-    tag: str
     seq: int
     nonce: bytes
-    #: Names the dataset.
-    genesis: bytes
-    #: Monotonic time at which the last poll was sent that had caught up.
-    sent: float = float("-inf")
+    entry: bytes = b""
+    expires_at: int = 0
+
+
+class _Shard:
+    """Where the follower stands in one shard's log, and how it came there."""
+
+    def __init__(self, tag: str, start: _Applied, genesis: bytes) -> None:
+        self.tag = tag
+        #: Names the dataset.
+        self.genesis = genesis
+        #: Monotonic time at which the last poll was sent that had caught up.
+        self.sent = float("-inf")
+        #: The last entries applied. It stands on the last of them.
+        self.path = deque((start,), _REMEMBERED)
+
+    def landmarks(self) -> list[int | bytes]:
+        """Sequence numbers and nonces of the path, newest first, ever further apart."""
+        back = [1, *(2**n for n in range(1, _REMEMBERED.bit_length()) if 2**n <= len(self.path)), len(self.path)]
+        return [part for steps in back for part in self.path[-steps][:2]]
+
+    def go_back_to(self, seq: int) -> list[_Applied]:
+        """Stand on an earlier entry of the path; those that came after it."""
+        after = [applied for applied in self.path if applied.seq > seq]
+        for _ in after:
+            self.path.pop()
+        return after
 
 
 class FollowerInfo(NamedTuple):
@@ -168,6 +194,7 @@ class Follower:
         self._tried = float("-inf")
         self._polls = self._completed = 0
         self._hints = self._applied = self._divergences = self._resets = 0
+        self._own: deque[tuple[bytes, int]] = deque(maxlen=_OWN)
         #: What is to be given back to the store, and what it is to be told.
         self._restoration = Restoration(self._store, self._table, self._random)
         self.sightings = Sightings()
@@ -232,6 +259,12 @@ class Follower:
         if self._monotonic() - self._tried >= _NUDGE:
             self._poll_wanted = True
             self._wake.set()
+
+    def refuse(self, entries: Iterable[bytes], expires_at: int) -> None:
+        """Enter revocations that this process has written, before the store's log says so."""
+        for entry in entries:
+            self._table.add(entry, expires_at)
+            self._own.append((entry, expires_at))
 
     def info(self) -> FollowerInfo:
         """What has been done so far."""
@@ -351,7 +384,10 @@ class Follower:
         What the sets hold is also put into ``read``, if that is given, by tag.
         """
         starts = self._store.run_many([Call("follow_start", tag, (self._random(16).hex(),)) for tag in tags])
-        shards = [_Shard(tag, int(start[0]), *start[1:3]) for tag, start in zip(tags, starts, strict=True)]
+        shards = [
+            _Shard(tag, _Applied(int(seq), nonce), genesis)
+            for tag, (seq, nonce, genesis, *_) in zip(tags, starts, strict=True)
+        ]
         parts = [(tag, window, b"0") for tag, start in zip(tags, starts, strict=True) for window in start[3:]]
         servers: dict[str, bytes] = {}
         while parts:
@@ -376,7 +412,7 @@ class Follower:
             self._polls += 1
             this = self._polls
         self._take_hinted()
-        self._follow(list(self._shards.values()))
+        self._follow_all()
         sent = self._monotonic()
         state = self._keep_ring()
         if state.placement != self._placement:
@@ -398,12 +434,23 @@ class Follower:
             # By both clocks: what is forgotten does not come back when a clock that had jumped is put right.
             self._table.discard_expired(min(int(self._wall()), state.now // 1000))
 
+    def _follow_all(self) -> None:
+        shards = list(self._shards.values())
+        try:
+            self._follow(shards)
+        except StoreUnavailable:
+            if self._table.when_stale == "allow":  # it goes on serving: by what the other shards still say, at least
+                for shard in shards:
+                    with suppress(StoreUnavailable):
+                        self._follow([shard])
+            raise
+
     def _follow(self, shards: list[_Shard]) -> None:
         """Catch up with these shards."""
         while shards:
             sent = self._monotonic()
             serves = int(self._staleness * 1000)
-            calls = [Call("follow_poll", at.tag, (self._id, at.seq, at.nonce, _BATCH, serves)) for at in shards]
+            calls = [Call("follow_poll", at.tag, (self._id, *at.path[-1][:2], _BATCH, serves)) for at in shards]
             replies = self._store.run_many(calls)
             behind, diverged = [], []
             for shard, reply in zip(shards, replies, strict=True):
@@ -413,11 +460,11 @@ class Follower:
                     shard.sent = sent
                 else:
                     behind.append(shard)
-            shards = behind + (self._read_anew(diverged) if diverged else [])
+            shards = behind + (self._take_up(diverged) if diverged else [])
         self._count_as_fresh()
 
     def _count_as_fresh(self) -> None:
-        oldest = min(self._ring_sent, *(shard.sent for shard in self._shards.values()))
+        oldest = min([self._ring_sent, *(shard.sent for shard in self._shards.values())])
         if oldest > float("-inf"):
             self._last_ok = oldest
             self._table.fresh_until = oldest + self._staleness - _TICK
@@ -427,7 +474,7 @@ class Follower:
         count, kinds = 0, set()
         for seq, nonce, window, entry in zip(*[iter(flat)] * 4, strict=True):
             self._table.add(entry, int(window))
-            shard.seq, shard.nonce = int(seq), nonce
+            shard.path.append(_Applied(int(seq), nonce, entry, int(window)))
             kinds.add(kind_of(entry))
             count += 1
         if count:
@@ -441,21 +488,42 @@ class Follower:
 
     # --- another history ---
 
-    def _read_anew(self, diverged: list[_Shard]) -> list[_Shard]:
-        """Begin again in shards that have another history, and look for what they lack."""
-        read: dict[str, set[bytes]] = {shard.tag: set() for shard in diverged}
-        fresh = self._load(list(read), read)
-        for old, new in zip(diverged, fresh, strict=True):
-            self._divergences += 1
+    def _take_up(self, diverged: list[_Shard]) -> list[_Shard]:
+        """Find where to go on in shards that have another history than before."""
+        assert self._placement is not None
+        self._divergences += len(diverged)
+        places = self._store.run_many(
+            [Call("follow_resume", shard.tag, tuple(shard.landmarks())) for shard in diverged]
+        )
+        lost: list[tuple[str, bytes, int]] = []
+        for shard, seq in zip(diverged, places, strict=True):
+            if seq:
+                undone = shard.go_back_to(seq)
+                _log.warning(
+                    "shard %s has another history than before, since %d revocations ago", shard.tag, len(undone)
+                )
+                lost += [(shard.tag, applied.entry, applied.expires_at) for applied in undone]
+        tags = {shard.tag for shard in diverged}
+        for entry, expires_at in list(self._own):
+            lost += [(tag, entry, expires_at) for tag in self._placement.tags_of_entry(entry) if tag in tags]
+        self._restoration.give_back(lost, self._monotonic())
+        self._read_anew([shard for shard, seq in zip(diverged, places, strict=True) if not seq])
+        return diverged
+
+    def _read_anew(self, shards: list[_Shard]) -> None:
+        """Begin again in shards whose history has nothing in common with what is remembered of it."""
+        if not shards:
+            return
+        assert self._placement is not None
+        read: dict[str, set[bytes]] = {shard.tag: set() for shard in shards}
+        for old, new in zip(shards, self._load(list(read), read), strict=True):
             if old.genesis == new.genesis:
                 _log.warning("shard %s has another history than before; it is read anew", old.tag)
             else:
                 self._resets += 1
                 _log.error("shard %s is another dataset than before: the store has lost its data", old.tag)
-            old.seq, old.nonce, old.genesis = new.seq, new.nonce, new.genesis
-        assert self._placement is not None
+            old.path, old.genesis = new.path, new.genesis
         self._restoration.search(self._placement, read, self._monotonic(), self._wall())
-        return diverged
 
     # --- the thread that listens ---
 

@@ -222,9 +222,7 @@ class SessionVerifier:
 
     def refuse(self, entries: Iterable[bytes], life: int) -> None:
         """Refuse what revocation entries name from now on, for ``life`` seconds, before the store says so."""
-        until = int(self._clock()) + life
-        for entry in entries:
-            self._table.add(entry, until)
+        self._follower.refuse(entries, int(self._clock()) + life)
 
     def _verdict(self, access_token: str | bytes, error: InvalidToken) -> Exception:
         """What an invalid token says about the session (wire.md sections 3.3.1 and 3.3.2)."""

@@ -304,3 +304,52 @@ def test_more_sessions_than_can_be_reported_are_counted(
             service.gateway._follower.sightings.add(one.session)
         info = service.gateway.follower_info()
         assert info.unconfirmed >= 6
+
+
+# --- a part of the store is away ---
+
+
+def test_a_verifier_that_serves_when_stale_hears_of_what_the_rest_of_the_store_says(
+    store_url: str, unique_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Sessions.connect(store_url, settings(unique_prefix)) as service:
+        there, away = service.create("user-1"), service.create("user-2")
+        tag = service.gateway.authority.tag_of_handle(handle_bytes(away.session.handle))  # type: ignore[attr-defined]
+        assert tag != service.gateway.authority.tag_of_user("user-1")  # type: ignore[attr-defined]
+        store = open_store(store_url, **PATIENT)
+        ask = store.run_many
+
+        def run_many(calls: list[Call]) -> list[object]:
+            if any(call.tag == tag for call in calls):
+                raise StoreUnavailable("the node of this shard is away")
+            return ask(calls)
+
+        def subscribe(channels: list[str]) -> None:
+            raise StoreUnavailable("no hints")
+
+        monkeypatch.setattr(store, "subscribe", subscribe)
+        with SessionVerifier(store, issuer=ISSUER, prefix=unique_prefix, staleness=2, when_stale="allow") as gateway:
+            gateway.start(WAIT)
+            gateway.verify(there.access_token)
+            gateway.verify(away.access_token)
+            monkeypatch.setattr(store, "run_many", run_many)
+            service.revoke_many([there.session.handle, away.session.handle])
+            deadline = time.monotonic() + WAIT
+            while not refuses(gateway, there.access_token):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert not gateway.ready or gateway.lag_seconds < 2
+            assert gateway.verify(away.access_token), "of this one nothing can be known"
+            monkeypatch.setattr(store, "run_many", ask)
+            gateway.wait_for_poll()
+            assert refuses(gateway, away.access_token)
+
+
+def test_a_service_that_is_set_to_other_shards_than_the_store_has_says_so(
+    store_url: str, unique_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Sessions.connect(store_url, settings(unique_prefix, shards=4)) as first:
+        assert not [line for line in caplog.messages if "shards" in line]
+        with Sessions.connect(store_url, settings(unique_prefix, shards=8)) as second:
+            assert any("4 shards" in line and "not to 8" in line for line in caplog.messages)
+            assert first.verify(second.create("user-1").access_token)

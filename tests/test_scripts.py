@@ -706,6 +706,23 @@ def test_what_was_lost_is_written_once_and_ends_the_session_that_came_back(lab: 
     assert lab.call("push", tag, b"nonce", key_entry("d-2"), lab.now_ms() // 1000 - 1) == 0, "nobody needs it any more"
 
 
+def test_a_follower_goes_on_at_the_newest_entry_that_both_histories_have(lab: Lab) -> None:
+    tag = lab.authority.placement.tags[0]
+    places = [written(lab, tag) for _ in range(2)]
+    replica = lab.redis.dump(f"{tag}:log")
+    places += [written(lab, tag) for _ in range(2)]
+    newest_first = [part for place in reversed(places) for part in place]
+    assert lab.call("follow_resume", tag, *newest_first) == places[3][0]
+    assert replica is not None
+    lab.redis.restore(f"{tag}:log", 0, replica, replace=True)
+    written(lab, tag)  # another entry in the place of the third
+    assert lab.call("follow_resume", tag, *newest_first) == places[1][0]
+    genesis = lab.call("follow_start", tag, b"")[2]
+    assert lab.call("follow_resume", tag, 99, b"", 1, genesis + b":genesis") == 1
+    lab.redis.delete(f"{tag}:log")
+    assert lab.call("follow_resume", tag, *newest_first) == 0
+
+
 # --- marks ---
 
 

@@ -26,7 +26,7 @@ REQUESTS_LOST, REPLIES_LOST = 0.02, 0.05
 TENANTS = ("public", "acme", "brief")
 #: A revocation may wait until all gateways have reported it, or have gone stale.
 REVOKERS_PATIENCE = 12.0
-WAITS = (None, None, "propagated", "replicated")
+WAITS = (None, "propagated", "replicated")
 #: What of an answer is not for the journal.
 NOT_SAID = frozenset({"refresh", "access", "changed"})
 

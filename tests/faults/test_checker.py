@@ -81,7 +81,7 @@ GOOD = (
     refresh(68, 0, None, result="unauthorised", who="thief"),
     verify(80, "unauthorised"),
     create(90, session=OTHER),
-    fault(100, 101, lost_from=95, lost_to=100),
+    fault(100, 101, lost_from=95, lost_to=100, new_primary=True),
     revoke(97, target=OTHER, wait="replicated"),
     verify(112, "unauthorised", session=OTHER),
     refresh(112, 0, None, session=OTHER, result="unauthorised"),
@@ -149,6 +149,8 @@ def breaches() -> Iterator[Any]:
                verify(10.2))  # fmt: skip
     yield case("b", "replicated_and_lost", create(), fault(20, 21, lost_from=9, lost_to=20),
                revoke(10, wait="replicated"), refresh(22, 0, 0))  # fmt: skip
+    yield case("b", "replicated_and_forgotten_by_the_next", create(), revoke(10, wait="replicated"),
+               fault(20, 21, new_primary=True), verify(22))  # fmt: skip
     yield case("b", "not_pushed_back", create(), revoke(10), verify(11, "unauthorised"),
                fault(20, 21, lost_from=9, lost_to=20), verify(25, "unauthorised"), refresh(27, 0, 0))  # fmt: skip
     yield case("c", "propagated_and_accepted", create(), revoke(10, wait="propagated"), verify(10.2))
