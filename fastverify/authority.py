@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,33 @@ REVOCATION_MARGIN = 60 + 300
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """What time it is when tokens are minted.
+
+    Args:
+        now: seconds since the epoch, by this process's clock.
+        store_now: milliseconds since the epoch, by the clock of the session's shard.
+        mark: the newest that concerns the session, in milliseconds since the epoch; 0 if there is none.
+    """
+
+    now: float
+    store_now: int
+    mark: int = 0
+
+    @property
+    def issued_at(self) -> int:
+        """The ``iat`` of a token, which marks are compared with.
+
+        A mark is of the store's clock. A process whose clock is a little ahead of that would issue tokens that a later
+        mark does not concern; and a token issued after a mark, in the same second, is not to be taken for an older one.
+        """
+        at = int(self.now)
+        if 0 < self.now - self.store_now / 1000 < REVOCATION_MARGIN:
+            at = self.store_now // 1000
+        return max(at, self.mark // 1000 + 1) if self.mark else at
+
+
+@dataclass(frozen=True, slots=True)
 class Authority:
     """What a session service knows at one moment: its settings and keys, and the store's layout."""
 
@@ -31,6 +58,8 @@ class Authority:
     placement: Placement
     #: Seconds; the longest access lifetime ever configured on this store.
     longest_access_lifetime: int
+    #: Whether an access token is known to be refused by itself.
+    is_blacklisted: Callable[[str], bool] = lambda token: False
 
     @property
     def entry_life(self) -> int:
@@ -61,6 +90,10 @@ class Authority:
         if key is None:
             raise StoreUnavailable("the store holds no signing key that this service can open")
         text = signing_input(key.kid, key.algorithm, payload)
+        while self.is_blacklisted(f"{text}."):
+            # The one that it is to replace, again: of the same second, and a second signature makes no other token.
+            payload = {**payload, "iat": payload["iat"] + 1}
+            text = signing_input(key.kid, key.algorithm, payload)
         session = minted_session(f"{text}.{key.sign(text)}")
         if (session.claims.not_before or 0) > now:
             raise ValueError("the payload's nbf lies in the future: the access token could not be used")
@@ -75,23 +108,24 @@ class Authority:
         }
         self.sign({**payload, **sample}, now)
 
-    def issue(
-        self, record: Record, refresh_token: str, *, changed: bool, now: float, store_now: int, mark: int
-    ) -> Issued:
+    def access_times(self, record: Record, moment: Moment) -> tuple[int, int]:
+        """The ``iat`` and ``exp`` of an access token of this session."""
+        iat = moment.issued_at
+        lifetime = self.config.access_token_lifetime
+        return iat, min(max(int(moment.now), iat) + lifetime, record.absolute_expires_at // 1000)
+
+    def issue(self, record: Record, refresh_token: str, moment: Moment, *, changed: bool) -> Issued:
         """The tokens of a record's current generation (wire.md section 1.1, version 5: the ten claims).
 
         Args:
             record: the session's, as it is now.
             refresh_token: of that generation.
-            changed: whether the client does not have it yet.
-            now: seconds since the epoch, by this process's clock.
-            store_now: milliseconds since the epoch, by the clock of the shard's primary.
-            mark: the newest that concerns the session, in milliseconds since the epoch; 0 if there is none.
+            moment: what time it is.
+            changed: whether the client does not have the refresh token yet.
         """
-        iat = issued_at(now, store_now, mark)
-        expires_at = min(max(int(now), iat) + self.config.access_token_lifetime, record.absolute_expires_at // 1000)
+        iat, expires_at = self.access_times(record, moment)
         if expires_at <= iat:
-            if record.absolute_expires_at // 1000 <= store_now // 1000:
+            if record.absolute_expires_at // 1000 <= moment.store_now // 1000:
                 raise Unauthorised("the session has reached the end of its absolute lifetime")
             raise StoreUnavailable("this process's clock is far ahead of the store's, to which the session lives")
         csrf = anti_csrf_token(record.secret) if record.anti_csrf else None
@@ -108,14 +142,14 @@ class Authority:
             "rsub": record.login_id,
             "iss": self.config.issuer,
         }
-        return self._issued(payload, refresh_token, changed, record.idle_expires_at // 1000, csrf, now)
+        return self._issued(payload, refresh_token, changed, record.idle_expires_at // 1000, csrf, moment.now)
 
-    def reissue(self, session: Session, record: Record, *, now: float, store_now: int, mark: int) -> Issued:
+    def reissue(self, session: Session, record: Record, moment: Moment) -> Issued:
         """Another access token for the same refresh token, with the record's present payload and the same expiry."""
         default = {name: session.claims[name] for name in session.claims if name not in session.payload}
-        payload = {**record.payload, **default, "iat": issued_at(now, store_now, mark)}
+        payload = {**record.payload, **default, "iat": moment.issued_at}
         expires_at = record.idle_expires_at // 1000
-        return self._issued(payload, "", False, expires_at, session.claims["antiCsrfToken"], now)
+        return self._issued(payload, "", False, expires_at, session.claims["antiCsrfToken"], moment.now)
 
     def _issued(
         self,
@@ -136,15 +170,3 @@ class Authority:
             front_token=front_token(session.claims),
             anti_csrf_token=csrf,
         )
-
-
-def issued_at(now: float, store_now: int, mark: int) -> int:
-    """The ``iat`` of a token, which marks are compared with.
-
-    A mark is of the store's clock. A process whose clock is a little ahead of that would issue tokens that a later mark
-    does not concern; and a token issued after a mark, in the same second, is not to be taken for one from before.
-    """
-    at = int(now)
-    if 0 < now - store_now / 1000 < REVOCATION_MARGIN:
-        at = store_now // 1000
-    return max(at, mark // 1000 + 1) if mark else at

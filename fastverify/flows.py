@@ -11,11 +11,11 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from .authority import KEY_ENTRY_LIFE, Authority, issued_at
+from .authority import KEY_ENTRY_LIFE, Authority, Moment
 from .entries import everything_entry, key_entry, session_entry, tenant_entry, token_entry
 from .errors import (
     InvalidClaim,
@@ -131,7 +131,7 @@ def create(
     )
     # Tokens first: a payload that cannot be signed leaves nothing behind in the store.
     refresh_token = encode_refresh_token(keys, draft.secret, draft.handle, 0)
-    issued = authority.issue(draft, refresh_token, changed=True, now=now, store_now=int(now * 1000), mark=0)
+    issued = authority.issue(draft, refresh_token, Moment(now, int(now * 1000)), changed=True)
     old = _handle_or_none(previous) if previous is not None else None
     shard = authority.placement.shard_of_user(user_id)
     in_same_step = old is not None and authority.placement.shard_of_handle(old) == shard
@@ -158,8 +158,11 @@ def create(
         # Another user's session, in another shard: it cannot end in the same step, so it ends in the same call.
         yield from _end(authority, (old,), random)
         ended += (old,)
-    if issued.session.issued_at != issued_at(now, store_now, mark):
-        issued = authority.issue(draft, refresh_token, changed=True, now=now, store_now=store_now, mark=mark)
+    record, moment = draft.begun_at(store_now), Moment(now, store_now, mark)
+    if authority.access_times(record, moment) == (issued.session.issued_at, issued.session.expires_at):
+        issued = replace(issued, refresh_token_expires_at=record.idle_expires_at // 1000)
+    else:
+        issued = authority.issue(record, refresh_token, moment, changed=True)
     return Outcome(issued, tuple(map(session_entry, ended)), authority.entry_life)
 
 
@@ -197,13 +200,13 @@ def refresh(
         case b"SAME" | b"ADOPTED":
             if verdict == b"ADOPTED":
                 _audit.warning("state rollback: generation %d adopted; session=%s", token.generation, _short(handle))
-            record, times = Record.read(token.handle, rest[1:]), {"store_now": store_now, "mark": rest[0]}
-            return Outcome(authority.issue(record, refresh_token, changed=False, now=now, **times))
+            record, moment = Record.read(token.handle, rest[1:]), Moment(now, store_now, rest[0])
+            return Outcome(authority.issue(record, refresh_token, moment, changed=False))
         case b"ROTATED" | b"AGAIN":
-            record, times = Record.read(token.handle, rest[1:]), {"store_now": store_now, "mark": rest[0]}
+            record, moment = Record.read(token.handle, rest[1:]), Moment(now, store_now, rest[0])
             keys = authority.keys_named(record.key_id)
             child = encode_refresh_token(keys, record.secret, record.handle, record.generation)
-            return Outcome(authority.issue(record, child, changed=True, now=now, **times))
+            return Outcome(authority.issue(record, child, moment, changed=True))
         case b"THEFT":
             reuse, user_id, tenant = (part.decode() for part in rest)
             _audit.warning("token theft: %s; session=%s", reuse, _short(handle))
@@ -364,7 +367,7 @@ def reissue(authority: Authority, session: Session, patch: Mapping[str, Any], *,
     record, store_now, mark = merged
     if session.expires_at <= now:
         return None
-    return authority.reissue(session, record, now=now, store_now=store_now, mark=mark)
+    return authority.reissue(session, record, Moment(now, store_now, mark))
 
 
 def confirm(placement: Placement, seen: Mapping[bytes, int]) -> Flow[None]:

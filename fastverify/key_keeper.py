@@ -11,7 +11,7 @@ from typing import TypeVar
 from . import flows
 from .authority import Authority
 from .config import Config
-from .entries import session_entry
+from .entries import TOKEN, session_entry, target_of, token_entry
 from .errors import ConfigError, StoreUnavailable, TokenTheftDetected
 from .flows import Outcome, Wait
 from .key_ring import KeyRing, RingKey, generate_key, publication_delay
@@ -146,13 +146,24 @@ class KeyKeeper(SessionVerifier):
         super()._take_over(state)
         # A store that has been emptied is to be claimed anew before anything is written to it.
         self._authority = (
-            Authority(self.config, self.service_keys, self._ring, state.placement, state.longest_access_lifetime)
+            Authority(
+                self.config,
+                self.service_keys,
+                self._ring,
+                state.placement,
+                state.longest_access_lifetime,
+                self._is_blacklisted,
+            )
             if state.placement is not None
             else None
         )
 
     def _read_ring(self, state: flows.StoreState) -> KeyRing:
         return KeyRing.read(state.records, self.service_keys).without(self._revoked_kids(state))
+
+    def _is_blacklisted(self, access_token: str) -> bool:
+        entry = token_entry(access_token)
+        return self._table.lookup(token=target_of(entry), now=int(self._clock())) == TOKEN
 
     def _add_key(self, state: flows.StoreState, ring: KeyRing, revoked: str | None = None) -> Flow[RingKey | None]:
         """Make a key and add it; None when another process was first.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgpack
@@ -76,6 +76,17 @@ class Record:
             device=unpack(fields[b"device"]),
             data=unpack(fields[b"data"]) if b"data" in fields else None,
             revision=int(fields.get(b"rev", 0)),
+        )
+
+    def begun_at(self, now: int) -> Record:
+        """A record that is just made, by another clock; ``now`` in milliseconds since the epoch."""
+        later = now - self.created_at
+        return replace(
+            self,
+            created_at=now,
+            seen_at=now,
+            idle_expires_at=self.idle_expires_at + later,
+            absolute_expires_at=self.absolute_expires_at + later,
         )
 
     def info(self) -> SessionInfo:

@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 
 import pytest
 import redis
-from fix_stores import WAIT, LaunchedServer, server_binary
+from fix_stores import WAIT, LaunchedServer, _free_port, server_binary
 from redis.crc import key_slot
+
+from fastverify.errors import StoreUnavailable
 
 T = TypeVar("T")
 SLOTS = 16384
@@ -28,14 +30,14 @@ SERVICE = "sessions"
 
 
 def until(what: str, check: Callable[[], T], seconds: float = WAIT) -> T:
-    """Wait for a true answer. A server that does not answer, or answers with an error, is asked again."""
+    """Wait for a true answer. A server or store that does not answer, or not as it should, is asked again."""
     deadline = time.monotonic() + seconds
     while True:
         problem = ""
         try:
             if answer := check():
                 return answer
-        except redis.RedisError as error:
+        except (redis.RedisError, StoreUnavailable) as error:
             problem = f" ({type(error).__name__}: {error})"
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}{problem}"
         time.sleep(0.02)
@@ -121,9 +123,16 @@ class Topology:
 
     def _launch(self, **settings: Any) -> LaunchedServer:
         node = LaunchedServer(self._binary, _folder(self._directory, f"node{len(self.nodes)}"), **settings)
+        if "tls-cert-file" in settings:
+            node.settings |= {"tls-port": str(_free_port())}  # beside the plain one, which is for the test
         self.nodes.append(node)
         node.start()
         return node
+
+    @staticmethod
+    def port_of(node: LaunchedServer) -> int:
+        """The port at which it is found by others: that for TLS, if it has one."""
+        return int(str(node.settings.get("tls-port", node.port)))
 
     def _node(self, port: int) -> LaunchedServer:
         return next(node for node in self.nodes if node.port == port)
@@ -156,16 +165,12 @@ class Cluster(Topology):
         for n, node in enumerate(self.nodes):
             ask(node, "CLUSTER", "SET-CONFIG-EPOCH", n + 1)  # else they have to find out who is to be which
             for other in self.nodes[:n]:
-                ask(node, "CLUSTER", "MEET", "127.0.0.1", self._meeting_port(other))
+                ask(node, "CLUSTER", "MEET", "127.0.0.1", self.port_of(other))
         for n, node in enumerate(primaries):
             ask(node, "CLUSTER", "ADDSLOTSRANGE", n * SLOTS // 3, (n + 1) * SLOTS // 3 - 1)
         for n, node in enumerate(replicas):
             of = ask(primaries[n % 3], "CLUSTER", "MYID")
             until("a replica knows its primary", lambda node=node, of=of: ask(node, "CLUSTER", "REPLICATE", of))
-
-    @staticmethod
-    def _meeting_port(node: LaunchedServer) -> int:
-        return int(str(node.settings.get("tls-port", node.port)))
 
     def primary(self, tag: str = "{}") -> LaunchedServer:
         return self.primary_of_slot(key_slot(tag.encode()))
@@ -262,7 +267,7 @@ class SentinelSet(Topology):
 
     def start(self) -> None:
         first = self._launch(**self._settings)
-        host, port = str(self._settings.get("replica-announce-ip", "127.0.0.1")), str(self._watched_port(first))
+        host, port = str(self._settings.get("replica-announce-ip", "127.0.0.1")), str(self.port_of(first))
         for _ in range(1, self._count):
             self._launch(**self._settings | {"replicaof": (host, port)})
         password = self._settings["masterauth"]
@@ -280,16 +285,12 @@ class SentinelSet(Topology):
         self.url = f"redis+sentinel://{','.join(f'127.0.0.1:{one.port}' for one in self.sentinels)}/{SERVICE}/0"
         self.wait_healthy()
 
-    @staticmethod
-    def _watched_port(node: LaunchedServer) -> int:
-        return int(str(node.settings.get("tls-port", node.port)))
-
     def primary(self, tag: str = "{}") -> LaunchedServer:
         def find() -> LaunchedServer | None:
             for sentinel in self.sentinels:
                 if sentinel.running and sentinel._frozen is None:
                     _, port = _raw(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
-                    return next(node for node in self.nodes if self._watched_port(node) == int(port))
+                    return next(node for node in self.nodes if self.port_of(node) == int(port))
             return None
 
         return until("a sentinel names the primary", find)
@@ -324,12 +325,15 @@ class LaunchedSentinel(LaunchedServer):
 
     def __init__(self, binary: str, directory: Path, lines: tuple[str, ...]) -> None:
         super().__init__(binary, directory)
-        own = (f"port {self.port}", "bind 127.0.0.1", f"dir {directory}")
+        own = [f"port {self.port}", "bind 127.0.0.1", f"dir {directory}"]
+        if any(line.startswith("tls-cert-file ") for line in lines):
+            self.settings |= {"tls-port": str(_free_port())}
+            own.append(f"tls-port {self.settings['tls-port']}")
         self._file = directory / "sentinel.conf"
         self._file.write_text("\n".join((*own, *lines)) + "\n")
         passwords = [line.split()[1] for line in lines if line.startswith("requirepass ")]
         if passwords:
-            self.settings = {"requirepass": passwords[0]}
+            self.settings |= {"requirepass": passwords[0]}
 
     def start(self) -> None:
         super().start()
@@ -389,12 +393,15 @@ Kind = TypeVar("Kind", Cluster, SentinelSet)
 def _shared(make: type[Kind], folders: pytest.TempPathFactory) -> Iterator[Callable[[str], Kind]]:
     """One of each kind of server, started when it is first asked for."""
     started: dict[str, Kind] = {}
+    looked_at: dict[str, float] = {}
 
     def get(kind: str) -> Kind:
         if kind not in started:
             started[kind] = make(server_binary(kind), folders.mktemp(f"{make.__name__.lower()}-{kind}"))
             started[kind].start()
-        started[kind].wait_healthy()
+        if time.monotonic() > looked_at.get(kind, 0.0) + 5.0:  # to ask all of them takes longer than many a test
+            started[kind].wait_healthy()
+            looked_at[kind] = time.monotonic()
         return started[kind]
 
     yield get

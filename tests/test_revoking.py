@@ -91,6 +91,17 @@ async def test_one_access_token_is_refused_and_its_session_lives(life: Facade, g
     assert gateway.verify(refreshed.access_token).handle == issued.session.handle
 
 
+def test_a_refresh_within_the_same_second_gives_a_token_that_is_not_refused(store_url: str, unique_prefix: str) -> None:
+    with Sessions.connect(store_url, settings(unique_prefix)) as service:
+        for _ in range(3):
+            issued = service.create("user-1")
+            service.blacklist(issued.access_token)
+            again = service.refresh(issued.refresh_token)
+            assert not again.refresh_token_changed and service.verify(again.access_token)
+            service.blacklist(again.access_token)
+            assert service.verify(service.refresh(issued.refresh_token).access_token)
+
+
 async def test_blacklisting_what_is_refused_already_needs_nothing_and_garbage_is_an_error(life: Facade) -> None:
     issued = await life.create("user-1")
     entries = life.sessions.gateway.revoked_entries

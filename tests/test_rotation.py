@@ -596,3 +596,17 @@ def test_a_service_whose_clock_is_far_ahead_signs_nobody_out(lab: Lab) -> None:
     with pytest.raises(StoreUnavailable, match="clock"):
         lab.run(flows.refresh(lab.authority, issued.refresh_token, now=time.time() + 3600, random=os.urandom))
     assert lab.refresh(issued.refresh_token).session.handle == issued.session.handle
+
+
+@pytest.mark.parametrize("off", [-3600, -2, 2, 3600])
+def test_the_clock_of_a_service_sets_no_sessions_end(lab: Lab, off: int) -> None:
+    lab.mark("*")
+    flow = flows.create(lab.authority, "user-1", now=time.time() + off, random=os.urandom, lifetime=15)
+    end = lab.now_ms() // 1000 + 15
+    if off == 3600:  # to this clock it has ended long ago
+        with pytest.raises(StoreUnavailable, match="clock"):
+            lab.run(flow)
+        return
+    issued = lab.run(flow).value
+    assert issued.session.expires_at <= end + 2 and abs(issued.refresh_token_expires_at - end) <= 2
+    assert lab.refresh(issued.refresh_token).session.handle == issued.session.handle

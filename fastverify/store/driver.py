@@ -421,7 +421,8 @@ class AsyncStore:
 
     async def _pools_of_now(self) -> Pools[AsyncPool]:
         for pool in self._pools.keep_only(self._topology.nodes, self._topology.version):
-            await pool.close()
+            pool.closed = True
+            await pool.drop()  # not close, which waits: the server may be one that stands still
         return self._pools
 
     def _new_pool(self, node: Node) -> AsyncPool:

@@ -44,6 +44,7 @@ class Subscription:
         deadline = self._clock() + timeout
         try:
             while True:
+                self._check_open()  # redis-py would connect anew, and listen to nothing
                 if not self._connection.can_read(timeout=max(0.0, deadline - self._clock())):
                     self._check_line()
                     return None
@@ -53,9 +54,10 @@ class Subscription:
                 if kind == b"message":
                     return bytes(rest[0]).decode("utf-8", "replace")
         except Exception as error:
-            if self._closed:  # by another thread, in the midst of the above
-                raise StoreUnavailable("the subscription is closed") from None
+            was_closed = self._closed
             self.close()
+            if was_closed:  # by another thread, in the midst of the above
+                raise StoreUnavailable("the subscription is closed") from None
             if isinstance(error, FAULTS):
                 raise unavailable(error, self._url) from error
             raise
@@ -64,6 +66,10 @@ class Subscription:
         """Close the connection; from any thread."""
         self._closed = True
         self._connection.disconnect()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the subscription is closed")
 
     def _check_line(self) -> None:
         now = self._clock()

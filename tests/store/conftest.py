@@ -122,6 +122,21 @@ def open_driver(request: pytest.FixtureRequest) -> Iterator[Open]:
         one.close()
 
 
+@pytest.fixture
+def open_both() -> Iterator[Callable[..., list[Driver]]]:
+    """Opens a URL with both drivers, for a test that is too long to be run for each."""
+    opened: list[Driver] = []
+
+    def new(url: str, **options: Any) -> list[Driver]:
+        both: list[Driver] = [kind(url, **PATIENT | options) for kind in (BlockingDriver, AsyncioDriver)]
+        opened.extend(both)
+        return both
+
+    yield new
+    for one in opened:
+        one.close()
+
+
 class Proxy:
     """Stands between a client and a server on loopback: counts connections, keeps replies back, cuts the line."""
 
