@@ -128,6 +128,8 @@ class _Checker:
         self.rules, self.report, self._events = rules, Report(), events
         self._faults = [event for event in events if event.kind == "fault"]
         self._losses = [fault for fault in self._faults if fault.lost_to is not None]
+        #: What showed first that there is a key.
+        self._made_keys = {event.key: event for event in reversed(events) if event.key}
         self._last_verified = {event.process: event.began for event in events if event.kind == "verify"}
         self._holds = list(self._find_holds())
         self._count()
@@ -326,6 +328,8 @@ class _Checker:
                 cause = "access token not valid yet"
             elif any(revoked.began <= event.ended for revoked in self._revocations_of_token(event)):
                 cause = "access token or its key revoked"
+            elif event.key in self._made_keys and self._lost(self._made_keys[event.key], event):
+                cause = "its key lost by a fault"
         self.report.excused[f"token refused: {cause}"] += bool(cause)
         self.report.test("I9", bool(cause), "a good access token is refused", life.created, event)
 

@@ -270,7 +270,7 @@ class Standalone(Rig):
                 found = replica.info("replication")
                 return found.get("master_link_status") == "up" and int(found["slave_repl_offset"]) >= at
 
-            until("the replica follows", follows)
+            until("the replica follows", follows, 60)
 
     def swap(self) -> None:
         """Make the replica the primary for everybody, and the primary its replica."""

@@ -138,6 +138,8 @@ def breaches() -> Iterator[Any]:
     yield case("I9", "create", create(), create(1, session="", result="unauthorised"))
     yield case("I9", "refused_without_cause", create(), verify(30, "unauthorised"))
     yield case("I9", "try_refresh_without_cause", create(), verify(30, "try_refresh"))
+    yield case("I9", "refused_though_its_key_was_there_before_the_fault", create(key="k"),
+               fault(10, 11, lost_from=9, lost_to=10), verify(12, "try_refresh", key="k"))  # fmt: skip
     yield case("I9", "refused_during_a_fault", create(), fault(29, 31), verify(30, "try_refresh"))
     yield case("I10", "another_child", create(), refresh(30, 0, 1), refresh(31, 0, 2))
     yield case("a", "accepted_after_B", create(), revoke(10), verify(16))
@@ -201,6 +203,8 @@ def excuses() -> Iterator[Any]:
     yield case("blacklisted_token", create(), revoke(10, scope="token", target="t0"), verify(11, "try_refresh"))
     yield case("token_of_a_revoked_key", create(), revoke(10, scope="key", target="k"),
                verify(11, "try_refresh", key="k"))  # fmt: skip
+    yield case("token_of_a_lost_key", create(), refresh(9.5, 0, 0, key="k"), fault(10, 11, lost_from=9, lost_to=10),
+               verify(12, "try_refresh", key="k"))  # fmt: skip
     yield case("two_children_of_two_sessions", create(), create(1, session=OTHER), refresh(30, 0, 1),
                refresh(30, 0, 1, session=OTHER, child="another"))  # fmt: skip
     yield case("the_child_is_unused", create(), refresh(30, 0, 1), refresh(90, 0, 1))
