@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What the installation is made of. A change here builds the core anew and looks at the dependencies again.
 SOURCES := pyproject.toml setup.py $(wildcard src/*.pyx src/*.pxd src/_core/*.pyx)
 
-.PHONY: help demo test long lint bench soak sanitize fuzz wheel clean
+.PHONY: help demo test long lint bench soak sanitize fuzz faults wheel clean
 
 help:
 	@echo 'make demo   a store, the session service and a demo site; prints one URL     (ARGS=--once: report and stop)'
@@ -21,6 +21,7 @@ help:
 	@echo 'make lint   ruff, cython-lint, codespell'
 	@echo 'make sanitize  the suite with a core that reports memory errors, undefined behaviour and leaks (needs gcc)'
 	@echo 'make fuzz   libFuzzer on the core, SECONDS=60 for each target; needs clang    (ARGS="json verify": these targets)'
+	@echo 'make faults faults on real servers, MINUTES=10 in all, and a million simulated refreshes; docs/faults.md'
 	@echo 'make bench  what verifying, refreshing and revoking cost on this machine, beside others (under ten minutes)'
 	@echo 'make soak   a service of a million sessions at work, MINUTES=10                 (ARGS="--fault kill@3": and a fault)'
 	@echo 'make wheel  an sdist and a wheel, in dist/'
@@ -71,6 +72,16 @@ sanitize: $(VENV)/.for-test
 
 fuzz: $(VENV)/.for-test
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
+
+# A third of the time for each topology; ARGS="--seed 1 --json" goes to each.
+faults: $(VENV)/.for-test
+	$(foreach topology,standalone sentinel cluster,$(call run-faults,$(topology)))
+	$(BIN)/python -m tests.faults.simulation
+
+define run-faults
+	$(BIN)/python -m tests.faults.run --topology $(1) --minutes $$(awk 'BEGIN { print $(MINUTES) / 3 }') $(ARGS)
+
+endef
 
 wheel: | $(BIN)/python
 	@$(PIP) install --quiet build
