@@ -523,8 +523,8 @@ class Model:
             data, reply = self._polled(server.data, name, follower.at)
             if reply.diverged and not self.bounds.faults and follower.age < self.stale:
                 raise Wrong(f"{name}'s poll reaches {where}: history has changed, though nothing failed")
-            after = follower._replace(poll=poll._replace(reply=reply))
-            yield f"{name}'s poll reaches {where}: {_said(reply)}", _put(self._with(state, server, data), index, after)
+            asked = follower._replace(poll=poll._replace(reply=reply))
+            yield f"{name}'s poll reaches {where}: {_said(reply)}", _put(self._with(state, server, data), index, asked)
 
     def _arrived(self, state: State, index: int, poll: Poll, reply: Reply) -> Step:
         follower = state.followers[index]
@@ -747,7 +747,7 @@ SMALL = (
     Bounds(faults=0, entries=2, trim=True),
     Bounds(log=2, wait="x"),
 )
-#: Minutes, and some GB of memory.
+#: Minutes, and 1 GB of memory.
 LARGE = (
     Bounds(entries=2),
     Bounds(entries=2, page=1),

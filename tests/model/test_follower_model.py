@@ -11,8 +11,12 @@ from .follower import ABLATIONS, LARGE, SMALL, SPARE, Bounds, Rules
 
 explore = cache(follower.explore)
 
-#: The others take a second or two.
-SLOW = {"a diverged poll reports where it stood"}
+#: The others take a second at most.
+SLOW = {
+    "a diverged poll reports where it stood",
+    "a wait does not compare nonces",
+    "a forked child is fresh",
+}
 
 
 @pytest.mark.parametrize("bounds", SMALL, ids=str)
