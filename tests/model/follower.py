@@ -120,6 +120,8 @@ class Bounds:
     followers: int = 1
     #: The entry that is waited for.
     wait: str | None = None
+    #: Log entries that a follower remembers, to go on from what two histories have in common. 0: it starts again.
+    remembered: int = 0
     #: Whether a poll that was given up may still be executed, at any time.
     late: bool = False
     #: How often a follower forks.
@@ -139,6 +141,7 @@ class Bounds:
             f"log up to {self.log}, pages of {self.page}",
             *([f"{self.followers} followers"] if self.followers > 1 else []),
             *([f"a wait for {self.wait}"] if self.wait else []),
+            *([f"{self.remembered} entries remembered"] if self.remembered else []),
             *(["late polls"] if self.late else []),
             *([f"{self.forks} fork"] if self.forks else []),
             *(["trimming"] if self.trim else []),
@@ -160,6 +163,13 @@ class Item(NamedTuple):
 class Position(NamedTuple):
     seq: int
     nonce: int
+
+
+class Applied(NamedTuple):
+    """An entry of the log that a follower has read, or the one that it began at, of which it knows the place only."""
+
+    at: Position
+    entry: str | None
 
 
 class Report(NamedTuple):
@@ -246,6 +256,8 @@ class Follower(NamedTuple):
     late: Position | None
     #: Whether what is known will be compared with what is found.
     compares: bool
+    #: The last entries read, where they are remembered. Without ``at``: it has to ask from where it can go on.
+    path: tuple[Applied, ...]
 
 
 class State(NamedTuple):
@@ -307,7 +319,18 @@ class Model:
 
     def _newborn(self, name: str) -> Follower:
         return Follower(
-            name, NOTHING, None, None, None, self.stale, None, NOTHING, NOTHING, None, self.rules.compare_always
+            name=name,
+            knows=NOTHING,
+            at=None,
+            scan=None,
+            beyond=None,
+            age=self.stale,
+            poll=None,
+            own=NOTHING,
+            lacking=NOTHING,
+            late=None,
+            compares=self.rules.compare_always,
+            path=(),
         )
 
     def steps(self, state: State) -> Iterator[Step]:
@@ -375,6 +398,7 @@ class Model:
         positions = [state.wait]
         for follower in state.followers:
             positions += [follower.at, follower.beyond, follower.late]
+            positions += [applied.at for applied in follower.path]
             positions.append(follower.scan.at if follower.scan else None)
             if follower.poll and follower.poll.reply:
                 named |= {item.nonce for item in follower.poll.reply.items}
@@ -454,6 +478,9 @@ class Model:
         follower = state.followers[index]
         if follower.at is not None or follower.poll is not None:
             return
+        if follower.path:
+            yield from self._resuming(state, index)
+            return
         scan = follower.scan or Scan(None, None, 0, NOTHING)
         for where, server in self._servers(state):
             if scan.at is None and (self.rules.tail_first or scan.pieces == 2):
@@ -485,6 +512,21 @@ class Model:
             self._scanned(self._with(state, server, data), index, scan, data.tail if last else None),
         )
 
+    def _resuming(self, state: State, index: int) -> Iterator[Step]:
+        """follow_resume.lua: from the newest entry that both have; what came after it is lost."""
+        follower = state.followers[index]
+        for where, server in self._servers(state):
+            common = [applied for applied in follower.path if server.data.has(applied.at)]
+            if not common:
+                again = follower._replace(path=())
+                yield f"{follower.name} finds nothing in common with {where}", _put(state, index, again)
+                continue
+            kept = follower.path[: follower.path.index(common[-1]) + 1]
+            undone = {applied.entry for applied in follower.path[len(kept) :] if applied.entry}
+            lacking = follower.lacking | undone | follower.own if self.rules.push_back else NOTHING
+            resumed = follower._replace(at=common[-1].at, path=kept, lacking=lacking)
+            yield f"{follower.name} goes on from what it has in common with {where}", _put(state, index, resumed)
+
     def _scanned(self, state: State, index: int, scan: Scan, tail: Position | None) -> State:
         follower = state.followers[index]
         follower = follower._replace(knows=follower.knows | scan.found, scan=scan)
@@ -494,6 +536,7 @@ class Model:
                 scan=None,
                 beyond=tail if self.rules.tail_again and tail != scan.at else None,
                 own=follower.own - scan.found,
+                path=(Applied(scan.at, None),) if self.bounds.remembered else (),
                 lacking=follower.knows - scan.found if self.rules.push_back and follower.compares else NOTHING,
             )
         return _put(state, index, follower)
@@ -531,17 +574,21 @@ class Model:
         assert follower.at is not None
         event = f"{follower.name} is answered: {_said(reply)}"
         if reply.diverged:
+            if follower.beyond:
+                follower = follower._replace(path=())
             return event, _put(state, index, self._astray(event, follower))
         read = frozenset(item.entry for item in reply.items) - {"genesis"}
-        at, beyond = follower.at, follower.beyond
+        at, beyond, path = follower.at, follower.beyond, follower.path
         for seq, item in enumerate(reply.items, reply.first):
             at = Position(seq, item.nonce)
+            path = (*path, Applied(at, item.entry))[-self.bounds.remembered :] if self.bounds.remembered else ()
             if beyond == at:
                 beyond = None
         follower = follower._replace(
             knows=follower.knows | read,
             at=at,
             beyond=beyond,
+            path=path,
             own=follower.own - read,
             lacking=follower.lacking - read,
         )
@@ -549,7 +596,8 @@ class Model:
         if full:
             follower = follower._replace(poll=poll._replace(reply=None))
         elif beyond is not None:
-            return event, _put(state, index, self._astray(event, follower))
+            # Nothing is amiss with where it stands: it has to compare all that it knows.
+            return event, _put(state, index, self._astray(event, follower._replace(path=())))
         else:
             unread = poll.own & follower.own
             follower = follower._replace(poll=None, own=follower.own - unread, lacking=follower.lacking | unread)
@@ -562,7 +610,8 @@ class Model:
         """It stands on what the primary does not have, and starts again."""
         if not self.rules.keep and follower.knows:
             raise Wrong(f"{event}, and forgets {_names(follower.knows)}")
-        return follower._replace(at=None, beyond=None, poll=None, lacking=NOTHING, compares=True)
+        lacking = follower.lacking if follower.path else NOTHING
+        return follower._replace(at=None, beyond=None, poll=None, lacking=lacking, compares=True)
 
     def _pushing(self, state: State, index: int) -> Iterator[Step]:
         follower = state.followers[index]
@@ -571,7 +620,11 @@ class Model:
         entry = min(follower.lacking)
         pushed = follower._replace(lacking=follower.lacking - {entry}, own=self._owned(follower, entry))
         for where, server in self._servers(state):
-            if self._writable(server) and (data := self._write(state, server.data, entry)) is not None:
+            if not self._writable(server):
+                continue
+            # push.lua: what another follower has brought already is not written again.
+            data = server.data if entry in server.data.sets else self._write(state, server.data, entry)
+            if data is not None:
                 yield (
                     f"{follower.name} pushes {entry} back to {where}",
                     _put(self._with(state, server, data), index, pushed),
@@ -743,12 +796,15 @@ SPARE: dict[str, tuple[Rules, Bounds]] = {
 #: Seconds.
 SMALL = (
     Bounds(),
+    Bounds(remembered=3),
     Bounds(faults=0, entries=2, page=1),
     Bounds(faults=0, entries=2, trim=True),
     Bounds(log=2, wait="x"),
 )
 #: Minutes, and 1 GB of memory.
 LARGE = (
+    Bounds(faults=2, remembered=3),
+    Bounds(entries=2, remembered=3),
     Bounds(entries=2),
     Bounds(entries=2, page=1),
     Bounds(staleness=2, lag=2),
