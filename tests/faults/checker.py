@@ -435,7 +435,7 @@ class _Checker:
     # --- how it went ---
 
     def _check_recovery(self) -> None:
-        """When each kind of request at each process was served again; one that was not asked for again proves nothing."""
+        """When each kind of request at each process was served again. What was not asked for again proves nothing."""
         faults = [fault for fault in self._faults if fault.disturbs]
         end = self._events[-1].ended if self._events else 0.0
         # Not those that wait: a gateway that was killed is waited for until it would have gone stale.
