@@ -32,6 +32,7 @@ REPORTS = FOLDER / "reports"
 #: Tests that are not run here, and why. All others are, those of tomorrow included.
 LEFT_OUT = {
     "tests/browser": "drives Chromium and Node",
+    "tests/faults": "times and forks processes of its own",
     "tests/test_demo.py": "starts the command and looks at what it prints",
     "tests/test_dockerfile.py": "builds environments of its own",
     "tests/test_wheel.py": "builds wheels",
