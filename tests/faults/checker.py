@@ -435,34 +435,31 @@ class _Checker:
     # --- how it went ---
 
     def _check_recovery(self) -> None:
+        """When each kind of request at each process was served again. What was not asked for again proves nothing."""
         faults = [fault for fault in self._faults if fault.disturbs]
         end = self._events[-1].ended if self._events else 0.0
         # Not those that wait: a gateway that was killed is waited for until it would have gone stale.
         asked = [event for event in self._events if event.asked and event.kind != "info" and not event.wait]
         bounds = [fault.began for fault in faults[1:]] + [end]
         for fault, until in zip(faults, bounds, strict=False):
-            recent = fault.began - 10
-            first, last = (bisect_left(asked, at, key=_ended) for at in (recent, fault.began))
-            beyond = bisect_right(asked, until, key=_ended)
-            before = {_service(event) for event in asked[first:last] if event.result == "ok"}
-            after = [event for event in asked[last:beyond] if fault.ended <= event.began]
-            wanted = before & {_service(e) for e in after}
-            failed: set[tuple[str, str]] = set()
+            first, last = bisect_left(asked, fault.ended, key=_ended), bisect_right(asked, until, key=_ended)
+            away: dict[tuple[str, str], Event] = {}
             served: dict[tuple[str, str], float] = {}
-            for event in after:
-                service = _service(event)
+            for event in asked[first:last]:
+                service = event.asked, event.kind
+                if event.began < fault.ended or service in served:
+                    continue
                 if event.result in OPEN:
-                    failed.add(service)
+                    away[service] = event
                 elif event.result == "ok" or event.kind != "verify":  # a stale one refuses what is revoked
-                    served.setdefault(service, event.ended - fault.ended if service in failed else 0.0)
-            missing = sorted(f"{kind} at {where}" for where, kind in wanted - served.keys())
-            slowest = None if missing or not wanted else max(served[one] for one in wanted)
+                    served[service] = event.ended - fault.ended if service in away else 0.0
+            for service, event in away.items():
+                served.setdefault(service, event.ended - fault.ended)
+            slowest = max(served.values(), default=None)
             self.report.recoveries.append((fault.fault, fault.note, fault.ended - fault.began, slowest))
-            if wanted and (slowest is not None or until - fault.ended > self.rules.recovery):
-                last = max(wanted, key=lambda one: served.get(one, 0.0))
-                what = f"{slowest:.2f} s, {last[1]} at {last[0]}" if slowest is not None else f"not yet {missing}"
-                in_time = slowest is not None and slowest <= self.rules.recovery
-                self.report.test("R", in_time, f"full service after {fault.fault}: {what}", fault)
+            late = [event for event in away.values() if event.began > fault.ended + self.rules.recovery]
+            if served:
+                self.report.test("R", not late, f"no full service {self.rules.recovery:g} s after", fault, *late)
 
     def _count(self) -> None:
         counts = self.report.counts
@@ -479,10 +476,6 @@ class _Checker:
 
 def _ended(event: Event) -> float:
     return event.ended
-
-
-def _service(event: Event) -> tuple[str, str]:
-    return event.asked, event.kind
 
 
 def as_json(report: Report) -> dict[str, Any]:

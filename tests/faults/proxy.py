@@ -177,7 +177,7 @@ class Proxy:
             server.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lane: _Lane, link: _Link) -> None:
-        with suppress(OSError):
+        try:
             while data := await reader.read(65536):
                 if lane.delay:
                     await asyncio.sleep(lane.delay)
@@ -196,3 +196,5 @@ class Proxy:
                 writer.write(data)
                 await writer.drain()
             writer.write_eof()
+        except OSError:
+            link.reset()  # one side is gone without a word; the other must hear of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -27,10 +28,16 @@ class Echo:
     def close(self) -> None:
         self._listener.close()
 
+    def die(self) -> None:
+        """Reset the connection, as the system does for a process that was killed with requests unread."""
+        self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._client.shutdown(socket.SHUT_RD)  # wakes the thread, which closes it
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self._client = client
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
@@ -168,6 +175,15 @@ def test_leads_elsewhere(proxy: Proxy) -> None:
         with connect(proxy) as client:
             client.sendall(b"a")
             assert client.recv(100) == b"2:a"
+
+
+def test_a_server_that_is_gone_without_a_word_is_a_connection_that_ends(proxy: Proxy, echo: Echo) -> None:
+    with connect(proxy) as client:
+        client.sendall(b"a")
+        assert client.recv(100) == b"1:a"
+        echo.die()
+        with suppress(ConnectionError):
+            assert client.recv(100) == b""
 
 
 def test_a_server_that_is_not_there_is_a_connection_that_ends(proxy: Proxy, echo: Echo) -> None:
