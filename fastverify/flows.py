@@ -293,8 +293,10 @@ def check_wait(wait: Wait) -> None:
         raise ValueError('wait must be "replicated", "propagated" or None')
 
 
-def settle(written: Iterable[Written], wait: Wait, patience: float) -> Flow[None]:
+def settle(written: Iterable[Written], wait: Wait, patience: float, staleness: float) -> Flow[None]:
     """Wait until revocations are where they shall be; for ``patience`` seconds at most, not counting the calls.
+
+    ``staleness`` is B, in seconds: for so long may others serve of whom this primary has never heard.
 
     Raises:
         StoreUnavailable: they are not. They stand on the primary, and are safe to repeat.
@@ -304,9 +306,11 @@ def settle(written: Iterable[Written], wait: Wait, patience: float) -> Flow[None
         raise StoreUnavailable("revoked, but no replica has it yet: a failover now could undo it")
     if wait != "propagated":
         return
-    pause = 0.001
+    pause, serves = 0.001, int(staleness * 1000)
     while pending:
-        replies = yield [Call("reached", one.tag, (one.seq, b"%b:%d" % (one.nonce, one.seq))) for one in pending]
+        replies = yield [
+            Call("reached", one.tag, (one.seq, b"%b:%d" % (one.nonce, one.seq), serves)) for one in pending
+        ]
         if b"LOST" in replies:
             raise StoreUnavailable("revoked, but the store has lost it since: repeat the call")
         pending = [one for one, yet in zip(pending, replies, strict=True) if yet]

@@ -83,7 +83,8 @@ class KeyKeeper(SessionVerifier):
             self.refuse((session_entry(handle_bytes(theft.handle)),), self.authority.entry_life)
             raise
         self.refuse(outcome.entries, outcome.life)
-        yield from flows.settle(outcome.written, wait, self.config.revocation_staleness + _REPORT_SECONDS)
+        staleness = self.config.revocation_staleness
+        yield from flows.settle(outcome.written, wait, staleness + _REPORT_SECONDS, staleness)
         return outcome.value
 
     def rotate_keys(self) -> Flow[str]:

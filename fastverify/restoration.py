@@ -10,11 +10,21 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from ._core import RevocationTable
-from .entries import EVERYTHING, cutoff_of, kind_of, target_of, tenant_entry
+from .entries import (
+    EVERYTHING,
+    KEY,
+    SESSION,
+    TOKEN,
+    cutoff_of,
+    in_every_shard,
+    kind_of,
+    target_of,
+    tenant_entry,
+)
 from .errors import StoreUnavailable
 from .flows import EVERYBODY
 from .placement import Placement
@@ -26,6 +36,35 @@ _BATCH, _GAP, _LOOK = 250, 0.25, 20_000
 _KEEP_MARKS = 10 * 366 * 24 * 3600 * 1000
 
 _log = logging.getLogger("fastverify.follower")
+
+
+class Inventory:
+    """What was read of the blacklist sets of some shards; a table holds millions in little memory."""
+
+    def __init__(self, tags: Collection[str]) -> None:
+        self._tags = frozenset(tags)
+        self._table = RevocationTable()
+        self._marks: set[tuple[str, bytes]] = set()
+
+    def add(self, tag: str, entries: Sequence[bytes], expires_at: int) -> None:
+        """These entries were read."""
+        self._marks.update((tag, entry) for entry in entries if in_every_shard(entry))
+        self._table.add_many(b"".join(entry for entry in entries if not in_every_shard(entry)), expires_at)
+
+    def lacks(self, tag: str, entry: bytes) -> bool:
+        """Whether an entry should have been read in this shard, and was not."""
+        if tag not in self._tags:
+            return False
+        if in_every_shard(entry):
+            return (tag, entry) not in self._marks
+        kind, target = kind_of(entry), target_of(entry)
+        found = self._table.lookup(
+            session=target if kind == SESSION else None,
+            token=target if kind == TOKEN else None,
+            key=target if kind == KEY else None,
+            now=1,  # however old: it was read
+        )
+        return found != kind
 
 
 class Restoration:
@@ -41,8 +80,29 @@ class Restoration:
         self._next = float("-inf")
         #: Tenants by the targets of their entries, which name them by digest; a mark is named as the tenant is.
         self._tenants: dict[bytes, str] = {}
+        #: Written by this process, and not read in the log since: expiry, and when it was written, by tag and entry.
+        self._unread: dict[tuple[str, bytes], tuple[int, float]] = {}
         #: Entries given back so far.
         self.given_back = 0
+
+    def wrote(self, placement: Placement, entry: bytes, expires_at: int, now: float) -> None:
+        """This process has written an entry; until it is read in the log, it may be lost again. From any thread."""
+        for tag in placement.tags_of_entry(entry):
+            self._unread[tag, entry] = expires_at, now
+
+    def read(self, tag: str, entry: bytes) -> None:
+        """An entry stands in a shard's log."""
+        self._unread.pop((tag, entry), None)
+
+    def caught_up(self, sent: Mapping[str, float], now: float) -> None:
+        """All is read that stood in these shards when polls were sent: what was written before and not read is lost."""
+        if not self._unread:
+            return
+        lost = [(key, expires_at) for key, (expires_at, at) in list(self._unread.items()) if sent.get(key[0], at) > at]
+        for key, _ in lost:
+            self._unread.pop(key, None)
+        if lost:
+            self.give_back([(*key, expires_at) for key, expires_at in lost], now)
 
     def learn_tenants(self, tags: Sequence[str]) -> None:
         """Read which tenants have marks in these shards."""
@@ -50,8 +110,8 @@ class Restoration:
             names = {name.decode() for name in marks[::2]} - {EVERYBODY}
             self._tenants |= {target_of(tenant_entry(name, 0)): name for name in names}
 
-    def search(self, placement: Placement, read: Mapping[str, Set[bytes]], now: float, wall: float) -> None:
-        """Look for what is known and was not among the entries ``read`` in these shards, by tag."""
+    def search(self, placement: Placement, read: Inventory, now: float, wall: float) -> None:
+        """Look for what is known and was not among what was read."""
         self._searches.append(self._look_for(placement, read, int(wall)))
         self._put_off(now)
 
@@ -76,29 +136,34 @@ class Restoration:
             self._searches.popleft()
         if self._lost and now >= self._next:
             self._next = now + _GAP
-            self._give_back(wall)
+            self._give_back(now, wall)
 
     def _put_off(self, now: float) -> None:
         self._next = now + self._random(1)[0] / 256
 
-    def _look_for(self, placement: Placement, read: Mapping[str, Set[bytes]], wall: int) -> Iterator[None]:
+    def _look_for(self, placement: Placement, read: Inventory, wall: int) -> Iterator[None]:
         for number, (entry, expires_at) in enumerate(self._table.entries(), 1):
             if expires_at > wall:
                 for tag in placement.tags_of_entry(entry):
-                    if tag in read and entry not in read[tag]:
+                    if read.lacks(tag, entry):
                         self._lost.append((tag, entry, expires_at))
             if number % _LOOK == 0:
                 yield
 
-    def _give_back(self, wall: float) -> None:
+    def _give_back(self, now: float, wall: float) -> None:
         batch = sorted(self._lost.popleft() for _ in range(min(_BATCH, len(self._lost))))
-        by_tag = groupby(batch, lambda lost: lost[0])
+        calls = [call for tag, lost in groupby(batch, lambda lost: lost[0]) for call in self._calls(tag, lost, wall)]
         try:
-            replies = self._store.run_many([call for tag, lost in by_tag for call in self._calls(tag, lost, wall)])
+            replies = self._store.run_many(calls)
         except StoreUnavailable:
             self._lost.extend(batch)
             raise
-        given = sum(reply if isinstance(reply, int) else 1 for reply in replies)
+        until = {(tag, entry): expires_at for tag, entry, expires_at in batch}
+        given = 0
+        for call, reply in zip(calls, replies, strict=True):
+            for entry in reply if call.script == "push" else reply[:1]:
+                given += 1
+                self._unread[call.tag, entry] = until[call.tag, entry], now
         self.given_back += given
         if given:
             _log.warning("%d revocations were given back to the store, which had lost them", given)

@@ -29,7 +29,7 @@ from .entries import KEY, TENANT, kind_of
 from .errors import ConfigError, StoreUnavailable
 from .flows import StoreState
 from .placement import Placement
-from .restoration import Restoration
+from .restoration import Inventory, Restoration
 from .sightings import Sightings
 from .store import Call, Store
 
@@ -52,8 +52,6 @@ _SWEEP = 60.0
 #: Log entries that are remembered of each shard. While a failover undoes no more, the follower can go on from what both
 #: primaries have; else it reads all of the shard anew.
 _REMEMBERED = 512
-#: Revocations by this process that are remembered: it may know of one that no log has.
-_OWN = 4_096
 #: Parts of blacklist sets that are asked for together; each is of a thousand entries.
 _SCANS = 16
 
@@ -89,6 +87,8 @@ class _Shard:
         self.genesis = genesis
         #: Monotonic time at which the last poll was sent that had caught up.
         self.sent = float("-inf")
+        #: The end of the log after the sets had been read. Until it is passed, what they showed may have been undone.
+        self.to_pass: tuple[int, bytes] | None = None
         #: The last entries applied. It stands on the last of them.
         self.path = deque((start,), _REMEMBERED)
 
@@ -194,7 +194,6 @@ class Follower:
         self._tried = float("-inf")
         self._polls = self._completed = 0
         self._hints = self._applied = self._divergences = self._resets = 0
-        self._own: deque[tuple[bytes, int]] = deque(maxlen=_OWN)
         #: What is to be given back to the store, and what it is to be told.
         self._restoration = Restoration(self._store, self._table, self._random)
         self.sightings = Sightings()
@@ -264,7 +263,8 @@ class Follower:
         """Enter revocations that this process has written, before the store's log says so."""
         for entry in entries:
             self._table.add(entry, expires_at)
-            self._own.append((entry, expires_at))
+            if self._placement is not None:
+                self._restoration.wrote(self._placement, entry, expires_at, self._monotonic())
 
     def info(self) -> FollowerInfo:
         """What has been done so far."""
@@ -378,32 +378,41 @@ class Follower:
         shards = self._load(self._placement.tags)
         self._shards = {shard.tag: shard for shard in shards}
 
-    def _load(self, tags: Sequence[str], read: dict[str, set[bytes]] | None = None) -> list[_Shard]:
+    def _load(self, tags: Sequence[str]) -> list[_Shard]:
         """Read shards from their beginning: the tail first, then the sets; what comes in between is in the log.
 
-        What the sets hold is also put into ``read``, if that is given, by tag.
+        All from one server, which then says where its log ends now: not before the follower has passed that is it known
+        that nothing of what the sets showed has been undone. What is known here and was not read is given back.
         """
-        starts = self._store.run_many([Call("follow_start", tag, (self._random(16).hex(),)) for tag in tags])
-        shards = [
-            _Shard(tag, _Applied(int(seq), nonce), genesis)
-            for tag, (seq, nonce, genesis, *_) in zip(tags, starts, strict=True)
-        ]
-        parts = [(tag, window, b"0") for tag, start in zip(tags, starts, strict=True) for window in start[3:]]
-        servers: dict[str, bytes] = {}
+        assert self._placement is not None
+        nonce = self._random(16).hex()
+        starts = self._store.run_many([Call("follow_start", tag, (nonce,)) for tag in tags])
+        read = Inventory(tags) if len(self._table) else None
+        servers = {tag: start[3] for tag, start in zip(tags, starts, strict=True)}
+        parts = [(tag, window, b"0") for tag, start in zip(tags, starts, strict=True) for window in start[4:]]
         while parts:
             if self._closed:
                 raise StoreUnavailable("the store is closed")
             now, parts = parts[:_SCANS], parts[_SCANS:]
             replies = self._store.run_many([Call("follow_scan", tag, (window, at)) for tag, window, at in now])
             for (tag, window, _), (cursor, entries, server) in zip(now, replies, strict=True):
-                if servers.setdefault(tag, server) != server:
-                    raise StoreUnavailable("another server answers than before; its revocations are read anew")
+                _check_same_server(servers[tag], server)
                 self._table.add_many(b"".join(entries), int(window))
                 if read is not None:
-                    read.setdefault(tag, set()).update(entries)
+                    read.add(tag, entries, int(window))
                 if int(cursor) != 0:
                     parts.append((tag, window, cursor))
         self._restoration.learn_tenants(tags)
+        shards = []
+        ends = self._store.run_many([Call("follow_start", tag, (nonce,)) for tag in tags])
+        for tag, start, end in zip(tags, starts, ends, strict=True):
+            _check_same_server(servers[tag], end[3])
+            shard = _Shard(tag, _Applied(int(start[0]), start[1]), start[2])
+            if (place := (int(end[0]), end[1])) != shard.path[-1][:2]:
+                shard.to_pass = place
+            shards.append(shard)
+        if read is not None:
+            self._restoration.search(self._placement, read, self._monotonic(), self._wall())
         return shards
 
     def _poll(self) -> None:
@@ -456,11 +465,14 @@ class Follower:
             for shard, reply in zip(shards, replies, strict=True):
                 if reply[0] != b"OK":
                     diverged.append(shard)
-                elif self._apply(shard, reply[1:]) < _BATCH:
+                elif self._apply(shard, reply[1:]) == _BATCH:
+                    behind.append(shard)
+                elif shard.to_pass is None:
                     shard.sent = sent
                 else:
-                    behind.append(shard)
+                    diverged.append(shard)
             shards = behind + (self._take_up(diverged) if diverged else [])
+        self._restoration.caught_up({tag: shard.sent for tag, shard in self._shards.items()}, self._monotonic())
         self._count_as_fresh()
 
     def _count_as_fresh(self) -> None:
@@ -474,6 +486,9 @@ class Follower:
         count, kinds = 0, set()
         for seq, nonce, window, entry in zip(*[iter(flat)] * 4, strict=True):
             self._table.add(entry, int(window))
+            self._restoration.read(shard.tag, entry)
+            if shard.to_pass == (int(seq), nonce):
+                shard.to_pass = None
             shard.path.append(_Applied(int(seq), nonce, entry, int(window)))
             kinds.add(kind_of(entry))
             count += 1
@@ -490,40 +505,29 @@ class Follower:
 
     def _take_up(self, diverged: list[_Shard]) -> list[_Shard]:
         """Find where to go on in shards that have another history than before."""
-        assert self._placement is not None
         self._divergences += len(diverged)
-        places = self._store.run_many(
-            [Call("follow_resume", shard.tag, tuple(shard.landmarks())) for shard in diverged]
-        )
-        lost: list[tuple[str, bytes, int]] = []
-        for shard, seq in zip(diverged, places, strict=True):
-            if seq:
-                undone = shard.go_back_to(seq)
-                _log.warning(
-                    "shard %s has another history than before, since %d revocations ago", shard.tag, len(undone)
-                )
-                lost += [(shard.tag, applied.entry, applied.expires_at) for applied in undone]
-        tags = {shard.tag for shard in diverged}
-        for entry, expires_at in list(self._own):
-            lost += [(tag, entry, expires_at) for tag in self._placement.tags_of_entry(entry) if tag in tags]
-        self._restoration.give_back(lost, self._monotonic())
-        self._read_anew([shard for shard, seq in zip(diverged, places, strict=True) if not seq])
+        calls = [Call("follow_resume", shard.tag, tuple(shard.landmarks())) for shard in diverged]
+        anew = []
+        for shard, seq in zip(diverged, self._store.run_many(calls), strict=True):
+            if not seq or shard.to_pass is not None:
+                anew.append(shard)
+                continue
+            lost = shard.go_back_to(seq)
+            _log.warning("shard %s has another history than before, since %d revocations ago", shard.tag, len(lost))
+            self._restoration.give_back([(shard.tag, one.entry, one.expires_at) for one in lost], self._monotonic())
+        if anew:
+            self._read_anew(anew)
         return diverged
 
     def _read_anew(self, shards: list[_Shard]) -> None:
         """Begin again in shards whose history has nothing in common with what is remembered of it."""
-        if not shards:
-            return
-        assert self._placement is not None
-        read: dict[str, set[bytes]] = {shard.tag: set() for shard in shards}
-        for old, new in zip(shards, self._load(list(read), read), strict=True):
+        for old, new in zip(shards, self._load([shard.tag for shard in shards]), strict=True):
             if old.genesis == new.genesis:
                 _log.warning("shard %s has another history than before; it is read anew", old.tag)
             else:
                 self._resets += 1
                 _log.error("shard %s is another dataset than before: the store has lost its data", old.tag)
-            old.path, old.genesis = new.path, new.genesis
-        self._restoration.search(self._placement, read, self._monotonic(), self._wall())
+            old.path, old.genesis, old.to_pass = new.path, new.genesis, new.to_pass
 
     # --- the thread that listens ---
 
@@ -554,3 +558,8 @@ class Follower:
         hinted = list(self._hinted)
         self._hinted.difference_update(hinted)
         return hinted
+
+
+def _check_same_server(its: bytes, another: bytes) -> None:
+    if its != another:
+        raise StoreUnavailable("another server answers than before; its revocations are read anew")

@@ -166,7 +166,7 @@ def test_a_gateway_serves_through_a_failover_and_is_never_wrong(launch_cluster: 
         issued = [service.create(f"user-{n}") for n in range(8)]
         ended = [service.create(f"user-{n}") for n in range(8)]
         handles = [one.session.handle for one in ended]
-        service.revoke_many(handles, wait="replicated")
+        until("replicas have it", lambda: does(lambda: service.revoke_many(handles, wait="replicated")))
         gateway.wait_for_poll()
         former = servers.primary("{fv:1}")
         former.kill()

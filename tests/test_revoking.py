@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from facades import Facade, open_facade, settings
 from fix_stores import PATIENT, WAIT, Launch
+from session_lab import know_primary, plain_client, session_entry
 
 from fastverify import (
+    AsyncSessions,
     RevokedToken,
     Sessions,
     SessionVerifier,
@@ -31,6 +35,7 @@ ISSUER = "http://api.test/auth"
 async def life(request: pytest.FixtureRequest, store_url: str, unique_prefix: str) -> AsyncIterator[Facade]:
     """A session service on each store, by each manager."""
     facade = await open_facade(request.param, store_url, settings(unique_prefix, exchange_seconds=0))
+    know(store_url, facade.sessions)
     yield facade
     await facade.close()
 
@@ -48,6 +53,12 @@ def store(store_url: str) -> Iterator[Store]:
     store = open_store(store_url, **PATIENT)
     yield store
     store.close()
+
+
+def know(store_url: str, sessions: Sessions | AsyncSessions) -> None:
+    """Spare the tests the wait for verifiers that a new primary has never heard of."""
+    with plain_client(open_store(store_url)) as client:
+        know_primary(client, sessions.gateway.authority.placement.tags)  # type: ignore[attr-defined]
 
 
 def asks_to_refresh(gateway: SessionVerifier | Facade, token: str) -> bool:
@@ -259,6 +270,7 @@ def test_a_hint_is_heard_long_before_the_next_poll(
                 time.sleep(0.05)
             issued = service.create("user-1")
             gateway.verify(issued.access_token)
+            know(store_url, service)
             service.revoke_user("user-1", wait="propagated")
             assert refuses(gateway, issued.access_token)
             info = gateway.follower_info()
@@ -364,3 +376,66 @@ def test_a_service_that_is_set_to_other_shards_than_the_store_has_says_so(
         with Sessions.connect(store_url, settings(unique_prefix, shards=8)) as second:
             assert any("4 shards" in line and "not to 8" in line for line in caplog.messages)
             assert first.verify(second.create("user-1").access_token)
+
+
+# --- what a failover lost without a trace in the log that a follower stands in ---
+
+
+def test_what_this_process_wrote_and_does_not_read_in_the_log_is_written_again(
+    store_url: str, unique_prefix: str
+) -> None:
+    with Sessions.connect(store_url, settings(unique_prefix)) as service:
+        issued = service.create("user-1")
+        gateway = service.gateway
+        # As after a failover that lost the write before anybody had polled: the log ends where it ended before.
+        gateway.refuse([session_entry(issued.session.handle)], 1000)
+        deadline = time.monotonic() + WAIT
+        while not gateway.follower_info().given_back:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert gateway.follower_info().divergences == 0
+        with pytest.raises(Unauthorised):
+            service.refresh(issued.refresh_token)
+        service.revoke(service.create("user-2").session.handle)
+        time.sleep(2.5)
+        assert gateway.follower_info().given_back == 1, "what is read in the log is not written again"
+
+
+def test_what_is_known_is_compared_with_the_store_after_every_start(store_url: str, unique_prefix: str) -> None:
+    with Sessions.connect(store_url, settings(unique_prefix)) as service:
+        known, other = service.create("user-1"), service.create("user-2")
+        service.revoke(other.session.handle)
+        with SessionVerifier(open_store(store_url, **PATIENT), issuer=ISSUER, prefix=unique_prefix) as gateway:
+            # Read by a start that was broken off, from a primary that is no more.
+            for issued in (known, other):
+                gateway._table.add(session_entry(issued.session.handle), int(time.time()) + 1000)
+            gateway.start(WAIT)
+            deadline = time.monotonic() + WAIT
+            while not gateway.follower_info().given_back:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            service.gateway.wait_for_poll()
+            assert refuses(service, known.access_token)
+            assert gateway.follower_info().given_back == 1
+
+
+def test_what_the_sets_showed_counts_only_when_the_log_has_been_read_as_far_as_it_went_then(
+    store_url: str, unique_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover between the sets and the first poll may leave the tail that was read before them as it was."""
+    with Sessions.connect(store_url, settings(unique_prefix, shards=1)):
+        store = open_store(store_url, **PATIENT)
+        ask, starts = store.run_many, itertools.count()
+
+        def run_many(calls: list[Call]) -> list[Any]:
+            replies = ask(calls)
+            if calls[0].script == "follow_start" and next(starts) == 1:  # after the sets, of the first load
+                seq, _, *rest = replies[0]
+                replies = [[int(seq) + 1, b"an entry that the failover lost", *rest]]
+            return replies
+
+        monkeypatch.setattr(store, "run_many", run_many)
+        with SessionVerifier(store, issuer=ISSUER, prefix=unique_prefix) as gateway:
+            gateway.start(WAIT)
+            assert gateway.ready and gateway.follower_info().divergences == 1
+            assert next(starts) == 4, "it was read anew, and all of that was passed"

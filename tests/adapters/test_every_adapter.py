@@ -501,6 +501,7 @@ async def test_without_the_store_verify_works_and_the_rest_is_503_with_no_token_
             assert touches_no_token(response)
         assert before == (client.refresh_token, sorted((c.name, c.value) for c in client.cookies.jar))
         server.start()
+        await asyncio.sleep(int(response.headers["retry-after"]))
         assert (await client.refresh()).status_code == 200
 
 

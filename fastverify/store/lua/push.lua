@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- Takes back revocations that this primary lacks from a follower that knew them: a failover lost them. An entry that another follower
 -- has brought already is not written again. A session that the failover brought back ends.
--- KEYS[1] shard tag. ARGV: nonce, then entry and expiry (s) of each. Reply: how many were written.
+-- KEYS[1] shard tag. ARGV: nonce, then entry and expiry (s) of each. Reply: those that were written.
 -- Repeatable.
 -- include: time
 -- include: session
-local tag, nonce, now, written = KEYS[1], ARGV[1], now_ms(), 0
+local tag, nonce, now, written = KEYS[1], ARGV[1], now_ms(), {}
 
 local function handle_of(entry)
   local hex = string.gsub(string.sub(entry, 2, 17), '.', function(byte)
@@ -33,10 +33,10 @@ for i = 2, #ARGV, 2 do
     else
       blacklist(tag, entry, life, nonce, now)
     end
-    written = written + 1
+    written[#written + 1] = entry
   end
 end
-if written > 0 then
+if #written > 0 then
   announce(tag)
 end
 return written
