@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,12 +145,12 @@ def return_greeting(client: socket.socket) -> None:
 
 
 def _free_port() -> int:
-    """A port that nobody has; its cluster bus, 10,000 above it, must be a port too."""
+    """A port that nobody has, nor its cluster bus, 10,000 above it; both below those that connections are given."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port <= 55_535:
+        port = 10_000 + secrets.randbelow(12_000)
+        with suppress(OSError), socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
             return port
 
 

@@ -110,7 +110,7 @@ def test_without_a_replica_in_time_the_caller_is_told_and_it_is_revoked_all_the_
         assert service.revoke(issued.session.handle, wait="replicated") is False, "repeated, and now they have it"
 
 
-@pytest.mark.parametrize("remembered", [512, 1], ids=["gone on", "read anew"])
+@pytest.mark.parametrize("remembered", [512, pytest.param(1, marks=pytest.mark.long)], ids=["gone on", "read anew"])
 def test_what_a_failover_loses_is_given_back_by_the_gateways_that_know_it(
     launch_sentinel: LaunchSentinel, remembered: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

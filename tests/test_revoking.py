@@ -31,10 +31,23 @@ from fastverify.store import Call, Store, drive, open_store
 ISSUER = "http://api.test/auth"
 
 
-@pytest.fixture(params=["sync", "async"])
-async def life(request: pytest.FixtureRequest, store_url: str, unique_prefix: str) -> AsyncIterator[Facade]:
-    """A session service on each store, by each manager."""
-    facade = await open_facade(request.param, store_url, settings(unique_prefix, exchange_seconds=0))
+@pytest.fixture(params=[("sync", "redis_url"), ("async", "embedded_url")], ids=["sync", "async"])
+def manager(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Each manager, on a store of its own: what the scripts do is tested on each of them (test_scripts.py)."""
+    kind, url = request.param
+    return kind, str(request.getfixturevalue(url))
+
+
+@pytest.fixture
+def store_url(manager: tuple[str, str]) -> str:
+    """The manager's store."""
+    return manager[1]
+
+
+@pytest.fixture
+async def life(manager: tuple[str, str], store_url: str, unique_prefix: str) -> AsyncIterator[Facade]:
+    """A session service."""
+    facade = await open_facade(manager[0], store_url, settings(unique_prefix, exchange_seconds=0))
     know(store_url, facade.sessions)
     yield facade
     await facade.close()

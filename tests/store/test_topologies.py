@@ -245,7 +245,7 @@ def test_a_planned_failover_by_sentinels_moves_the_calls(sentinel_set: SentinelS
 
 
 @pytest.mark.parametrize("kind", ["valkey", pytest.param("redis", marks=pytest.mark.long)])
-@pytest.mark.parametrize("make", ["launch_cluster", "launch_sentinel"])
+@pytest.mark.parametrize("make", ["launch_cluster", pytest.param("launch_sentinel", marks=pytest.mark.long)])
 def test_a_killed_and_a_frozen_primary_are_replaced(
     request: pytest.FixtureRequest, make: str, kind: str, open_both, call, tags
 ):
