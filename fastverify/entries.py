@@ -15,7 +15,6 @@ import hashlib
 
 SESSION, TOKEN, KEY, TENANT, EVERYTHING = range(1, 6)
 
-ENTRY_BYTES = 25
 _NO_CUTOFF = bytes(8)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -368,21 +368,14 @@ def reissue(authority: Authority, session: Session, patch: Mapping[str, Any], *,
     merged = yield from _merge(authority, session.handle, patch, now)
     if merged is None:
         raise Unauthorised("the session has ended")
-    record, store_now, mark = merged
-    if session.expires_at <= now:
-        return None
-    return authority.reissue(session, record, Moment(now, store_now, mark))
+    return authority.reissue(session, *merged) if session.expires_at > now else None
 
 
 def confirm(placement: Placement, seen: Mapping[bytes, int]) -> Flow[None]:
     """Report that access tokens of these sessions' generations have been seen; generations by handle."""
-    by_tag: dict[str, list[str | int]] = {}
-    for handle, generation in seen.items():
-        by_tag.setdefault(placement.tag(placement.shard_of_handle(handle)), []).extend((_text(handle), generation))
     calls = [
-        Call("confirm", tag, tuple(args[start : start + 2 * _BATCH]))
-        for tag, args in by_tag.items()
-        for start in range(0, len(args), 2 * _BATCH)
+        Call("confirm", tag, tuple(part for raw in raws for part in (_text(raw), seen[raw])))
+        for tag, raws in _batches(placement, seen)
     ]
     for adopted in (yield calls):
         for handle_text in adopted:
@@ -427,14 +420,7 @@ def add_key(prefix: str, newest: str, key: RingKey, sealed: bytes, retired: Iter
 
 def _end(authority: Authority, raws: Iterable[bytes], random: Random) -> Flow[tuple[set[bytes], tuple[Written, ...]]]:
     """End sessions, a script call for each shard; those that were there, and where it was written."""
-    by_tag: dict[str, list[str]] = {}
-    for raw in raws:
-        by_tag.setdefault(authority.tag_of_handle(raw), []).append(_text(raw))
-    batches = [
-        (tag, random(_NONCE_BYTES), texts[start : start + _BATCH])
-        for tag, texts in by_tag.items()
-        for start in range(0, len(texts), _BATCH)
-    ]
+    batches = [(tag, random(_NONCE_BYTES), [*map(_text, batch)]) for tag, batch in _batches(authority.placement, raws)]
     life, there, written = authority.entry_life, set[bytes](), list[Written]()
     while batches:
         # As many in one trip as one of the largest, or two: their replies have to come within the time for one call.
@@ -447,6 +433,16 @@ def _end(authority: Authority, raws: Iterable[bytes], random: Random) -> Flow[tu
             there.update(uuid.UUID(text.decode()).bytes for text in ended)
             written.append(Written(tag, seq, nonce, replicas))
     return there, tuple(written)
+
+
+def _batches(placement: Placement, handles: Iterable[bytes]) -> Iterator[tuple[str, list[bytes]]]:
+    """Handles by the tag of their shard, so many at a time as one script call may take."""
+    by_tag: dict[str, list[bytes]] = {}
+    for raw in handles:
+        by_tag.setdefault(placement.tag(placement.shard_of_handle(raw)), []).append(raw)
+    for tag, raws in by_tag.items():
+        for start in range(0, len(raws), _BATCH):
+            yield tag, raws[start : start + _BATCH]
 
 
 def _mark(authority: Authority, tenant: str, random: Random) -> Flow[Outcome[None]]:
@@ -494,10 +490,10 @@ def _update(
 
 def _merge(
     authority: Authority, handle: str, patch: Mapping[str, Any], now: float
-) -> Flow[tuple[Record, int, int] | None]:
+) -> Flow[tuple[Record, Moment] | None]:
     """None deletes a member; other members stay as they are at the moment of the write.
 
-    Returns the record, the store's time and the newest mark that concerns it, in milliseconds; None if it has ended.
+    Returns the record and what time it was then; None if the session has ended.
     """
     changes = strip_default_claims(json_object("patch", patch))
     sets = {name: value for name, value in changes.items() if value is not None}
@@ -513,7 +509,7 @@ def _merge(
         authority.check_payload(record, {**kept, **sets}, now)
         reply = yield from _update(authority, record.handle, fields, gone, record.revision)
         if reply[2:] != [b"CHANGED"]:  # by another merge, which may have taken the room
-            return (Record.read(record.handle, reply[3:]), reply[1], reply[2]) if len(reply) > 2 else None
+            return (Record.read(record.handle, reply[3:]), Moment(now, *reply[1:3])) if len(reply) > 2 else None
 
 
 def _same(reply: list[Any], asked: str | bytes) -> list[Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastverify import AsyncSessions, Config, Sessions
+from fastverify import AsyncSessions, Config, RevokedToken, Sessions, SessionVerifier, Unauthorised
 from fastverify.store import open_store
 
 SECRET = bytes(range(32))
@@ -63,3 +64,22 @@ async def open_facade(kind: str, url: str, config: Config, **sources: Any) -> Fa
     facade = Facade(manager)
     await facade.jwks()
     return facade
+
+
+def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Wait until something that happens in the background has happened."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def refuses(gateway: SessionVerifier | Sessions | Facade, token: str) -> bool:
+    """Whether a token is refused as one of an ended session."""
+    try:
+        gateway.verify(token)
+    except Unauthorised as error:
+        assert error.clear_tokens
+        assert isinstance(error.__cause__, RevokedToken)
+        return True
+    return False

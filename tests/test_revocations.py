@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from facades import Clock, settings
+from facades import Clock, refuses, settings, until
 from fix_stores import PATIENT, Launch
 from session_lab import plain_client
 
 from fastverify import (
     AsyncSessions,
     ConfigError,
-    RevokedToken,
     Sessions,
     SessionVerifier,
     StoreUnavailable,
@@ -41,25 +40,6 @@ from fastverify import (
 from fastverify.store import Call, drive, open_store
 
 ISSUER = "http://api.test/auth"
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    """Wait until something that happens in the background has happened."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def refuses(gateway: SessionVerifier | Sessions, token: str) -> bool:
-    """Whether a token is refused as one of an ended session."""
-    try:
-        gateway.verify(token)
-    except Unauthorised as error:
-        assert error.clear_tokens
-        assert isinstance(error.__cause__, RevokedToken)
-        return True
-    return False
 
 
 def under_another_kid(token: str, kid: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from facades import Facade, open_facade, settings
+from facades import Facade, open_facade, refuses, settings, until
 from fix_stores import PATIENT, WAIT, Launch
 from session_lab import know_primary, plain_client, session_entry
 
@@ -81,24 +81,6 @@ def asks_to_refresh(gateway: SessionVerifier | Facade, token: str) -> bool:
     except TryRefreshToken as error:
         return isinstance(error.__cause__, RevokedToken)
     return False
-
-
-def refuses(gateway: SessionVerifier | Facade, token: str) -> bool:
-    """Whether a token is refused as one of an ended session."""
-    try:
-        gateway.verify(token)
-    except Unauthorised as error:
-        return isinstance(error.__cause__, RevokedToken)
-    return False
-
-
-async def until(condition: object, seconds: float = WAIT) -> None:
-    """Wait until something that happens in the background has happened."""
-    deadline = time.monotonic() + seconds
-    assert callable(condition)
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 # --- what ---
@@ -199,12 +181,11 @@ async def test_a_revoked_key_that_a_failover_brings_back_goes_again(
     with pytest.raises(TryRefreshToken):
         gateway.verify(issued.access_token)
     life.sessions.gateway.wait_for_poll()
-    await until(
-        lambda: (
-            kid.encode()
-            not in {name for name, *_ in drive(store, flows.read_keys(unique_prefix, private=False)).records}
-        )
-    )
+
+    def kids() -> set[bytes]:
+        return {name for name, *_ in drive(store, flows.read_keys(unique_prefix, private=False)).records}
+
+    until(lambda: kid.encode() not in kids(), WAIT)
     assert (await life.create("user-2")).session.claims.key_id != kid
 
 
@@ -318,12 +299,12 @@ async def test_a_thief_who_was_first_is_found_when_a_gateway_has_seen_his_token(
             stolen = await life.refresh(issued.refresh_token)
             assert stolen.refresh_token_changed
             gateway.verify(stolen.access_token)
-            await until(lambda: gateway.follower_info().confirmed == 1)
+            until(lambda: gateway.follower_info().confirmed == 1, WAIT)
             await asyncio.sleep(1.1)  # W
             with pytest.raises(TokenTheftDetected) as caught:
                 await life.refresh(issued.refresh_token)
             assert caught.value.reuse == "one_behind"
-            await until(lambda: refuses(gateway, stolen.access_token))
+            until(lambda: refuses(gateway, stolen.access_token), WAIT)
         finally:
             await life.close()
 
@@ -370,10 +351,7 @@ def test_a_verifier_that_serves_when_stale_hears_of_what_the_rest_of_the_store_s
             gateway.verify(away.access_token)
             monkeypatch.setattr(store, "run_many", run_many)
             service.revoke_many([there.session.handle, away.session.handle])
-            deadline = time.monotonic() + WAIT
-            while not refuses(gateway, there.access_token):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            until(lambda: refuses(gateway, there.access_token), WAIT)
             assert not gateway.ready or gateway.lag_seconds < 2
             assert gateway.verify(away.access_token), "of this one nothing can be known"
             monkeypatch.setattr(store, "run_many", ask)
@@ -402,10 +380,7 @@ def test_what_this_process_wrote_and_does_not_read_in_the_log_is_written_again(
         gateway = service.gateway
         # As after a failover that lost the write before anybody had polled: the log ends where it ended before.
         gateway.refuse([session_entry(issued.session.handle)], 1000)
-        deadline = time.monotonic() + WAIT
-        while not gateway.follower_info().given_back:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: gateway.follower_info().given_back > 0, WAIT)
         assert gateway.follower_info().divergences == 0
         with pytest.raises(Unauthorised):
             service.refresh(issued.refresh_token)
@@ -423,10 +398,7 @@ def test_what_is_known_is_compared_with_the_store_after_every_start(store_url: s
             for issued in (known, other):
                 gateway._table.add(session_entry(issued.session.handle), int(time.time()) + 1000)
             gateway.start(WAIT)
-            deadline = time.monotonic() + WAIT
-            while not gateway.follower_info().given_back:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            until(lambda: gateway.follower_info().given_back > 0, WAIT)
             service.gateway.wait_for_poll()
             assert refuses(service, known.access_token)
             assert gateway.follower_info().given_back == 1

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 from fix_stores import WAIT
@@ -62,6 +62,15 @@ def proxy(echo: Echo) -> Iterator[Proxy]:
 
 def connect(proxy: Proxy, timeout: float = WAIT) -> socket.socket:
     return socket.create_connection(("127.0.0.1", proxy.port), timeout)
+
+
+@contextmanager
+def talking(proxy: Proxy) -> Iterator[socket.socket]:
+    """A connection over which something has been said, and answered."""
+    with connect(proxy) as client:
+        client.sendall(b"a")
+        assert client.recv(100) == b"1:a"
+        yield client
 
 
 def silent(client: socket.socket) -> bool:
@@ -122,9 +131,7 @@ def test_drops_requests_before_the_server(proxy: Proxy, echo: Echo) -> None:
 
 
 def test_truncates_a_reply_and_resets(proxy: Proxy) -> None:
-    with connect(proxy) as client:
-        client.sendall(b"a")
-        assert client.recv(100) == b"1:a"
+    with talking(proxy) as client:
         proxy.truncate(2, DOWN)
         client.sendall(b"long")
         got = b""
@@ -138,9 +145,7 @@ def test_truncates_a_reply_and_resets(proxy: Proxy) -> None:
 
 
 def test_cuts_and_refuses(proxy: Proxy, echo: Echo) -> None:
-    with connect(proxy) as client:
-        client.sendall(b"a")
-        assert client.recv(100) == b"1:a"
+    with talking(proxy) as client:
         proxy.cut()
         with pytest.raises(ConnectionResetError):
             client.recv(100)
@@ -155,9 +160,7 @@ def test_cuts_and_refuses(proxy: Proxy, echo: Echo) -> None:
 
 
 def test_half_closes(proxy: Proxy, echo: Echo) -> None:
-    with connect(proxy) as client:
-        client.sendall(b"a")
-        assert client.recv(100) == b"1:a"
+    with talking(proxy) as client:
         echo.heard.clear()
         proxy.half_close()
         assert client.recv(100) == b""
@@ -178,9 +181,7 @@ def test_leads_elsewhere(proxy: Proxy) -> None:
 
 
 def test_a_server_that_is_gone_without_a_word_is_a_connection_that_ends(proxy: Proxy, echo: Echo) -> None:
-    with connect(proxy) as client:
-        client.sendall(b"a")
-        assert client.recv(100) == b"1:a"
+    with talking(proxy) as client:
         echo.die()
         with suppress(ConnectionError):
             assert client.recv(100) == b""
