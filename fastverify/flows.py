@@ -446,30 +446,27 @@ def _batches(placement: Placement, handles: Iterable[bytes]) -> Iterator[tuple[s
 
 
 def _mark(authority: Authority, tenant: str, random: Random) -> Flow[Outcome[None]]:
-    """Mark every shard, and write an entry into it, of one time: the latest that any of their primaries has.
+    """Mark every shard, and then write one entry into all of them, of the latest of these times.
 
-    What was there before the call began is therefore cut off, whichever clock it is of.
+    In this order: a session from before is refreshed no more once its shard is marked, so none of its access tokens has
+    been issued after that.
     """
-    tags, life = authority.placement.tags, authority.entry_life
-    time = max((yield [Call("clock", tag) for tag in tags]))
-    entry = everything_entry(time) if tenant == EVERYBODY else tenant_entry(tenant, time)
-    nonces, keep = [random(_NONCE_BYTES) for _ in tags], authority.config.absolute_lifetime * 1000
-    calls = [
-        Call("mark", tag, (life, nonce, entry, tenant, time, keep), durable=True)
-        for tag, nonce in zip(tags, nonces, strict=True)
-    ]
-    replies = yield calls
-    written = [
-        Written(tag, _same(reply, entry)[1], nonce, replicas)
-        for tag, nonce, (reply, replicas) in zip(tags, nonces, replies, strict=True)
-    ]
-    return Outcome(None, (entry,), life, tuple(written))
+    tags, keep = authority.placement.tags, authority.config.absolute_lifetime * 1000
+    replies = yield [Call("mark", tag, (tenant, "", keep)) for tag in tags]
+    latest = max(_same(reply, tenant)[1] for reply in replies)
+    entry = everything_entry(latest) if tenant == EVERYBODY else tenant_entry(tenant, latest)
+    return (yield from _blacklist(authority, entry, authority.entry_life, random))
 
 
 def _blacklist(authority: Authority, entry: bytes, life: int, random: Random) -> Flow[Outcome[None]]:
-    (tag,), nonce = authority.placement.tags_of_entry(entry), random(_NONCE_BYTES)
-    reply, replicas = yield Call("blacklist", tag, (life, nonce, entry), durable=True)
-    return Outcome(None, (entry,), life, (Written(tag, _same(reply, entry)[1], nonce, replicas),))
+    """Write an entry into every shard that it belongs into."""
+    places = [(tag, random(_NONCE_BYTES)) for tag in authority.placement.tags_of_entry(entry)]
+    replies = yield [Call("blacklist", tag, (life, nonce, entry), durable=True) for tag, nonce in places]
+    written = [
+        Written(tag, _same(reply, entry)[1], nonce, replicas)
+        for (tag, nonce), (reply, replicas) in zip(places, replies, strict=True)
+    ]
+    return Outcome(None, (entry,), life, tuple(written))
 
 
 def _read(authority: Authority, handle: str) -> Flow[Record | None]:

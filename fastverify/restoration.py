@@ -161,7 +161,7 @@ class Restoration:
         until = {(tag, entry): expires_at for tag, entry, expires_at in batch}
         given = 0
         for call, reply in zip(calls, replies, strict=True):
-            for entry in reply if call.script == "push" else reply[:1]:
+            for entry in reply if call.script == "push" else ():
                 given += 1
                 self._unread[call.tag, entry] = until[call.tag, entry], now
         self.given_back += given
@@ -171,10 +171,9 @@ class Restoration:
     def _calls(self, tag: str, lost: Iterator[tuple[str, bytes, int]], wall: float) -> Iterator[Call]:
         plain: list[bytes | int] = []
         for _, entry, expires_at in lost:
-            if (name := self._mark_of(entry)) is None:
-                plain += entry, expires_at
-            elif (life := expires_at - int(wall)) > 0:
-                yield Call("mark", tag, (life, self._random(16), entry, name, cutoff_of(entry), _KEEP_MARKS))
+            plain += entry, expires_at
+            if expires_at > wall and (name := self._mark_of(entry)) is not None:
+                yield Call("mark", tag, (name, cutoff_of(entry), _KEEP_MARKS))
         if plain:
             yield Call("push", tag, (self._random(16), *plain))
 

@@ -17,7 +17,7 @@ from session_lab import D, Lab, W, plain_client, plain_handle, session_entry
 from fastverify import StoreUnavailable, Unauthorised, flows
 from fastverify.entries import everything_entry, key_entry, tenant_entry, token_entry
 from fastverify.key_ring import generate_key
-from fastverify.store import Store, open_store
+from fastverify.store import Flow, Store, drive, open_store
 from fastverify.store.calls import script
 
 HOUR_MS = 3_600_000
@@ -71,8 +71,9 @@ def whole_life(lab: Lab, user_id: str) -> None:
     lab.call("blacklist", tag, 1000, nonce, token_entry(confirmed.access_token))
     lab.call("push", tag, nonce, session_entry(confirmed.session.handle), lab.now_ms() // 1000 + 1000)
     assert lab.record(confirmed) == {}
-    _, at = lab.call("mark", tag, 1000, nonce, tenant_entry("acme", lab.now_ms()), "acme", lab.now_ms(), HOUR_MS)
-    assert len(lab.call("marks", tag)) == 2 and lab.call("clock", tag) > 0
+    _, marked = lab.call("mark", tag, "acme", "", HOUR_MS)
+    assert len(lab.call("marks", tag)) == 2
+    _, at = lab.call("blacklist", tag, 1000, nonce, tenant_entry("acme", marked))
     assert lab.call("reached", tag, at, b"%b:%d" % (nonce, at), 0) in (0, 1)
     seq, nonce, _, _, *windows = lab.call("follow_start", tag, b"nonce")
     lab.call("follow_scan", tag, windows[0], 0)
@@ -768,7 +769,8 @@ def test_a_mark_ends_what_was_there_and_nothing_that_comes_after_it(lab: Lab) ->
 def test_the_mark_of_a_clock_that_is_ahead_ends_nothing_that_comes_after_it(lab: Lab) -> None:
     ahead = lab.now_ms() + 3_000
     for tag in lab.authority.placement.tags:
-        lab.call("mark", tag, 1000, b"nonce", everything_entry(ahead), "*", ahead, HOUR_MS)
+        lab.call("mark", tag, "*", ahead, HOUR_MS)
+        lab.call("blacklist", tag, 1000, b"nonce", everything_entry(ahead))
     issued = lab.create()
     assert int(lab.record(issued)["created_at"]) > ahead
     assert issued.session.issued_at == ahead // 1000 + 1
@@ -777,11 +779,41 @@ def test_the_mark_of_a_clock_that_is_ahead_ends_nothing_that_comes_after_it(lab:
     assert int(lab.redis.hget(f"{lab.tag(issued)}:marks", "*") or 0) == ahead, "a mark only becomes later"
 
 
+def test_no_token_of_a_session_that_was_there_outlives_a_revocation_that_took_its_time(lab: Lab) -> None:
+    """A refresh may come between the marks of two shards; what it is answered with is refused all the same."""
+    last = lab.authority.placement.tags[-1]
+    user = next(user for user in (f"user-{n}" for n in range(1000)) if lab.authority.tag_of_user(user) == last)
+    issued = lab.create(user, tenant="acme")
+    flow = flows.revoke_tenant(lab.authority, "acme", random=os.urandom)
+    marks = next(flow)
+    replies = [lab.store.run(marks[0])]
+    second = lab.now_ms() // 1000
+    while lab.now_ms() // 1000 == second:  # the next shard answers in another second
+        time.sleep(0.01)
+    between = lab.refresh(issued.refresh_token)
+    replies += lab.store.run_many(marks[1:])
+    outcome = drive(lab.store, rest_of(flow, replies))
+    assert between.session.issued_at > second
+    assert between.session.issued_at <= int.from_bytes(outcome.entries[0][17:]) // 1000
+    with pytest.raises(Unauthorised):
+        lab.refresh(issued.refresh_token)
+
+
+def rest_of(flow: Flow[Any], reply: Any) -> Flow[Any]:
+    """What a flow goes on with after a reply."""
+    asked = flow.send(reply)
+    while True:
+        try:
+            asked = flow.send((yield asked))
+        except StopIteration as end:
+            return end.value
+
+
 def test_marks_are_forgotten_when_no_session_is_as_old(lab: Lab) -> None:
     tag, now = lab.authority.placement.tags[0], lab.now_ms()
     for tenant, at in (("old", now - HOUR_MS - 1000), ("young", now - HOUR_MS + 60_000)):
-        lab.call("mark", tag, 1000, b"nonce", tenant_entry(tenant, at), tenant, at, 2 * HOUR_MS)
-    lab.call("mark", tag, 1000, b"nonce", tenant_entry("new", now), "new", now, HOUR_MS)
+        lab.call("mark", tag, tenant, at, 2 * HOUR_MS)
+    lab.call("mark", tag, "new", now, HOUR_MS)
     assert lab.redis.hkeys(f"{tag}:marks") == [b"young", b"new"]
 
 

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Writes a revocation entry that ends no session: of an access token, or of a key.
+-- Writes a revocation entry that ends no session by itself: of an access token, of a key, or of all that were issued up to a time.
 -- KEYS[1] shard tag. ARGV: entry life (s), nonce, entry. Reply: entry, its sequence number.
 -- Repeatable.
 -- include: time

@@ -1,20 +1,17 @@
 #!lua flags=allow-oom
--- Ends the shard's sessions of a tenant, or all, that were made up to a time: by a mark, which records are compared with when they are
--- looked at, and by an entry for the access tokens.
--- KEYS[1] shard tag. ARGV: entry life (s), nonce, entry, tenant or '*', time (ms), ms for which marks are kept.
--- Reply: entry, its sequence number.
+-- Ends the shard's sessions of a tenant, or all, that were made up to a time: every record is compared with it when it is looked at. Their
+-- access tokens are refused by an entry, which is written when every shard has its mark.
+-- KEYS[1] shard tag. ARGV: tenant or '*', time (ms) or '' for now, ms for which marks are kept. Reply: tenant or '*', time (ms).
 -- Repeatable.
 -- include: time
--- include: blacklist
-local tag, now, keep = KEYS[1], now_ms(), tonumber(ARGV[6])
-local marks, whose = tag .. ':marks', ARGV[4]
-redis.call('HSET', marks, whose, whole(math.max(tonumber(ARGV[5]), tonumber(redis.call('HGET', marks, whose) or 0))))
+-- include: text
+local marks, whose, now, keep = KEYS[1] .. ':marks', ARGV[1], now_ms(), tonumber(ARGV[3])
+local mark = math.max(tonumber(ARGV[2]) or now, tonumber(redis.call('HGET', marks, whose) or 0))
+redis.call('HSET', marks, whose, whole(mark))
 local known = redis.call('HGETALL', marks)
 for i = 1, #known, 2 do
   if tonumber(known[i + 1]) < now - keep then
     redis.call('HDEL', marks, known[i])
   end
 end
-local seq = blacklist(tag, ARGV[3], tonumber(ARGV[1]), ARGV[2], now)
-announce(tag)
-return { ARGV[3], seq }
+return { whose, mark }
