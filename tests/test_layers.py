@@ -23,7 +23,7 @@ PACKAGE = ROOT / "fastverify"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "errors entries",
+        "errors entries steps",
         "_core config session",
         "placement records store.calls tokens keys key_ring authority sites transport",
         "flows",
@@ -35,10 +35,12 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
 STORE_LAYER, MANAGER_LAYER, TOP_LAYER = 4, 5, 6
 
 #: What layer 6 may use: the door that every application uses, and the pure HTTP rules.
-FOR_THE_TOP = frozenset({"manager", "verifier", "transport", "errors", "config", "session", "keys", "_core", "store"})
+FOR_THE_TOP = frozenset(
+    {"manager", "steps", "verifier", "transport", "errors", "config", "session", "keys", "_core", "store"}
+)
 
 #: What an adapter, and the service, may use of its neighbours.
-SHARED_BY_ADAPTERS = frozenset({"adapters.asgi", "adapters.request"})
+SHARED_BY_ADAPTERS = frozenset({"adapters.asgi", "adapters.http", "adapters.request", "adapters.wsgi"})
 
 #: Packages from elsewhere, and the only places that may know them.
 THIRD_PARTY: dict[str, tuple[str, ...]] = {

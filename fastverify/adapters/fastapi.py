@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from ..errors import SessionError, StoreUnavailable
 from ..manager import AsyncSessions, CreateOptions
+from ..steps import run_async
 from ..transport import ACCESS_COOKIE, cors_headers
 from .asgi import (
     ROUTES,
@@ -34,6 +35,7 @@ from .asgi import (
     HttpSessions,
     RequestSession,
     SessionMiddleware,
+    answer_app,
     context_of,
     reply_app,
 )
@@ -57,7 +59,7 @@ class FastVerify:
     def __init__(self, sessions: AsyncSessions, *, routes: Iterable[str] = ROUTES, **hooks: Unpack[Hooks]) -> None:
         self._sessions = sessions
         self._hooks = hooks
-        self._http = HttpSessions(sessions, routes, None, hooks)
+        self._http = HttpSessions(sessions, AsyncSessions, routes, None, hooks)
 
     def install(self, app: FastAPI) -> None:
         """Serve the session routes, answer our errors and write tokens.
@@ -119,12 +121,12 @@ class FastVerify:
 
     def _endpoint(self, name: str) -> Callable[[Request], Awaitable[Any]]:
         async def endpoint(request: Request) -> Any:
-            return reply_app(await self._http.serve(name, context_of(request.scope)))
+            return reply_app(await run_async(self._http.serve(name, context_of(request.scope))))
 
         return endpoint
 
     async def _answer(self, connection: Any, error: Any) -> Any:
-        return await self._http.respond(connection, context_of(connection.scope), error)
+        return await answer_app(self._http, connection, context_of(connection.scope), error)
 
 
 class _Declared(SecurityBase):
