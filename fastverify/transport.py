@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from email.utils import formatdate
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -84,6 +84,7 @@ _READ = frozenset(
         b"sec-fetch-mode",
     )
 )
+_ENVIRON = [(name, "HTTP_" + name.decode().upper().replace("-", "_")) for name in sorted(_READ)]
 _COOKIES = {name.encode(): name for name in (ACCESS_COOKIE, REFRESH_COOKIE, LEGACY_COOKIE)}
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]+")
 _DOMAIN = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -92,6 +93,11 @@ _DOMAIN = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 def cors_headers() -> list[str]:
     """Request headers that a CORS preflight must allow: ``content-type`` and all that the clients send (2.1)."""
     return ["content-type", *CORS_HEADERS]
+
+
+def headers_of_environ(environ: Mapping[str, Any]) -> list[Header]:
+    """Those headers of a WSGI environ (PEP 3333) that sessions look at, as raw pairs."""
+    return [(name, environ[key].encode("latin-1")) for name, key in _ENVIRON if key in environ]
 
 
 class Incoming:

@@ -50,6 +50,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "msgpack": ("records", "key_ring"),
     "publicsuffixlist": ("sites",),
     "fastapi": ("adapters.fastapi",),
+    "flask": ("adapters.flask",),
+    "werkzeug": ("adapters.flask",),
     "starlette": ("adapters.fastapi", "service"),
     "uvicorn": ("service",),
     "typer": ("service",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from clients import Client, Open
 from fix_stores import LaunchedServer
 from sites import Build
 
-from fastverify import AsyncSessions, StoreUnavailable
+from fastverify import AsyncSessions, Sessions, StoreUnavailable
 from fastverify.transport import CORS_HEADERS
 
 TRANSFERS = ["header", "cookie"]
@@ -145,7 +146,9 @@ async def test_a_revoked_session_is_unauthorised_and_cleared(build: Build, sessi
     async with Client(build(sessions), "cookie") as client:
         await client.login()
         await sessions.revoke_user("user-1")
-        response = await client.call("/me", "GET")
+        async with asyncio.timeout(20):  # a blocking site has a follower of its own
+            while (response := await client.call("/me", "GET")).status_code == 200:
+                await asyncio.sleep(0.001)
         assert answer(response) == UNAUTHORISED
         assert clears_all(response)
         assert not list(client.cookies.jar)
@@ -524,10 +527,11 @@ async def test_a_verifier_that_is_stale_answers_503(build: Build, sessions: Asyn
     async with Client(build(sessions)) as client:
         await client.login()
 
-        def stale(token: str, **_: Any) -> Any:
+        def stale(*_: Any, **__: Any) -> Any:
             raise StoreUnavailable(retry_after=3)
 
-        monkeypatch.setattr(sessions, "verify", stale)
+        for facade in (AsyncSessions, Sessions):
+            monkeypatch.setattr(facade, "verify", stale)
         for path in ("/me", "/maybe"):
             response = await client.call(path, "GET")
             assert (response.status_code, response.headers["retry-after"]) == (503, "3")
@@ -538,20 +542,33 @@ async def test_two_users_interleaved_on_one_worker_never_get_each_others_tokens(
     build: Build, sessions: AsyncSessions, monkeypatch: Any
 ) -> None:
     """Both are inside ``create`` at once, and leave it in the other order."""
-    inside: dict[str, asyncio.Event] = {"ada": asyncio.Event(), "bob": asyncio.Event()}
-    bob_is_done = asyncio.Event()
-    create = sessions.create
+    inside = {"ada": threading.Event(), "bob": threading.Event()}
+    bob_is_done = threading.Event()
 
-    async def slow_create(user_id: str, **options: Any) -> Any:
+    async def until(event: threading.Event) -> None:
+        while not event.is_set():
+            await asyncio.sleep(0.001)
+
+    create, create_blocking = AsyncSessions.create, Sessions.create
+
+    async def slow_create(self: AsyncSessions, user_id: str, **options: Any) -> Any:
         inside[user_id].set()
-        await inside["ada"].wait()
-        await inside["bob"].wait()
-        issued = await create(user_id, **options)
+        await until(inside["ada"])
+        await until(inside["bob"])
+        issued = await create(self, user_id, **options)
         if user_id == "ada":
-            await bob_is_done.wait()
+            await until(bob_is_done)
         return issued
 
-    monkeypatch.setattr(sessions, "create", slow_create)
+    def slow_create_blocking(self: Sessions, user_id: str, **options: Any) -> Any:
+        inside[user_id].set()
+        assert inside["ada"].wait(20) and inside["bob"].wait(20)
+        issued = create_blocking(self, user_id, **options)
+        assert user_id == "bob" or bob_is_done.wait(20)
+        return issued
+
+    monkeypatch.setattr(AsyncSessions, "create", slow_create)
+    monkeypatch.setattr(Sessions, "create", slow_create_blocking)
     app = build(sessions)
     async with Client(app, "cookie") as ada, Client(app, "cookie") as bob:
 
