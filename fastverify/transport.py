@@ -36,8 +36,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from email.utils import formatdate
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
+from ._core import INCOMING_HEADERS, Incoming
 from .config import AntiCsrf, Config, SameSite, TransferMethod
 from .errors import (
     ClaimValidationFailed,
@@ -72,20 +73,7 @@ _LONG_AGO = "Thu, 01 Jan 1970 00:00:00 GMT"
 _MAX_COOKIE_BYTES = 4096
 _MAX_ATTRIBUTE_BYTES = 1024
 
-_READ = frozenset(
-    (
-        b"authorization",
-        b"cookie",
-        b"rid",
-        b"anti-csrf",
-        b"st-auth-mode",
-        b"origin",
-        b"sec-fetch-site",
-        b"sec-fetch-mode",
-    )
-)
-_ENVIRON = [(name, "HTTP_" + name.decode().upper().replace("-", "_")) for name in sorted(_READ)]
-_COOKIES = {name.encode(): name for name in (ACCESS_COOKIE, REFRESH_COOKIE, LEGACY_COOKIE)}
+_ENVIRON = [(name, "HTTP_" + name.decode().upper().replace("-", "_")) for name in sorted(INCOMING_HEADERS)]
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]+")
 _DOMAIN = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
@@ -98,48 +86,6 @@ def cors_headers() -> list[str]:
 def headers_of_environ(environ: Mapping[str, Any]) -> list[Header]:
     """Those headers of a WSGI environ (PEP 3333) that sessions look at, as raw pairs."""
     return [(name, environ[key].encode("latin-1")) for name, key in _ENVIRON if key in environ]
-
-
-class Incoming:
-    """What one request says about sessions. Nothing of it has been checked."""
-
-    __slots__ = ("_cookies", "_fields", "bearer")
-
-    def __init__(self, headers: Iterable[Header]) -> None:
-        """Read raw header pairs with lower-case names, as ASGI hands them out."""
-        fields: dict[bytes, bytes] = {}
-        for name, value in headers:
-            if name in _READ:
-                # Several of one name are one list (RFC 9110 section 5.3; cookies: RFC 9113 section 8.2.3). So two
-                # Authorization headers make no token, rather than a choice between two.
-                joint = b"; " if name == b"cookie" else b", "
-                fields[name] = fields[name] + joint + value if name in fields else value
-        self._fields = fields
-        self._cookies: dict[str, list[str]] | None = None
-        authorization = fields.get(b"authorization", b"")
-        #: The bearer token, or "". The scheme is compared exactly (2.1).
-        self.bearer = authorization[7:].strip().decode("latin-1") if authorization.startswith(b"Bearer ") else ""
-
-    def get(self, name: bytes) -> str | None:
-        """The value of a header."""
-        value = self._fields.get(name)
-        return None if value is None else value.decode("latin-1").strip()
-
-    def cookies(self, name: str) -> list[str]:
-        """Every value of a session cookie, in the order sent; cookies that were emptied do not count."""
-        if self._cookies is None:
-            self._cookies = _session_cookies(self._fields.get(b"cookie", b""))
-        return self._cookies.get(name, [])
-
-
-def _session_cookies(raw: bytes) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    if raw:
-        for pair in raw.split(b";"):
-            key, _, value = pair.strip().partition(b"=")
-            if value and (name := _COOKIES.get(key)) is not None:
-                found.setdefault(name, []).append(unquote(value.decode("latin-1")))
-    return found
 
 
 class Presented(NamedTuple):
