@@ -245,20 +245,25 @@ def revoke_many(authority: Authority, handles: Iterable[str], *, random: Random)
 def revoke_user(
     authority: Authority, user_id: str, *, random: Random, tenant: str | None = None, except_handle: str | None = None
 ) -> Flow[Outcome[list[str]]]:
-    """End a user's sessions in one step."""
+    """End a user's sessions: in one step, or where there are very many in several, the last of which leaves none."""
     _check_whose(user_id, tenant)
     spare = _handle_or_none(except_handle) if except_handle is not None else None
     if except_handle is not None and spare is None:  # to spare nothing would end the very session that was meant
         raise ValueError("except_handle is not a session handle")
-    nonce, tag = random(_NONCE_BYTES), authority.tag_of_user(user_id)
-    args = (user_id, tenant or "", _text(spare) if spare else "", authority.entry_life, nonce)
-    reply, replicas = yield Call("revoke_user", tag, args, durable=True)
-    seq, *pairs = _same(reply, user_id)[1:]
-    ended = [(uuid.UUID(text.decode()).bytes, its.decode()) for text, its in zip(pairs[::2], pairs[1::2], strict=True)]
+    tag, whose = authority.tag_of_user(user_id), (user_id, tenant or "", _text(spare) if spare else "")
+    ended, written, more = list[tuple[bytes, str]](), list[Written](), 1
+    while more:
+        nonce = random(_NONCE_BYTES)
+        args = (*whose, authority.entry_life, nonce, _BATCH)
+        reply, replicas = yield Call("revoke_user", tag, args, durable=True)
+        more, seq, *pairs = _same(reply, user_id)[1:]
+        for text, its in zip(pairs[::2], pairs[1::2], strict=True):
+            ended.append((uuid.UUID(text.decode()).bytes, its.decode()))
+        if seq:
+            written.append(Written(tag, seq, nonce, replicas))
     handles = [format_handle(raw, its) for raw, its in ended]
     entries = tuple(session_entry(raw) for raw, _ in ended)
-    written = (Written(tag, seq, nonce, replicas),) if seq else ()
-    return Outcome(handles, entries, authority.entry_life, written)
+    return Outcome(handles, entries, authority.entry_life, tuple(written))
 
 
 def revoke_tenant(authority: Authority, tenant: str, *, random: Random) -> Flow[Outcome[None]]:
