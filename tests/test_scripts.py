@@ -78,6 +78,7 @@ def whole_life(lab: Lab, user_id: str) -> None:
     seq, nonce, _, _, *windows = lab.call("follow_start", tag, b"nonce")
     lab.call("follow_scan", tag, windows[0], 0)
     assert lab.call("follow_poll", tag, b"follower", seq, nonce, 10, SERVES) == [b"OK"]
+    assert lab.call("follow_tail", tag, b"nonce")[:2] == [seq, nonce]
 
 
 # --- where things lie ---
