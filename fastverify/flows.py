@@ -451,14 +451,15 @@ def _batches(placement: Placement, handles: Iterable[bytes]) -> Iterator[tuple[s
 
 
 def _mark(authority: Authority, tenant: str, random: Random) -> Flow[Outcome[None]]:
-    """Mark every shard, and then write one entry into all of them, of the latest of these times.
+    """Mark every shard, and then write one entry into all of them, of the latest of these times, and marks as late.
 
     In this order: a session from before is refreshed no more once its shard is marked, so none of its access tokens has
-    been issued after that.
+    been issued after that. What is made later in any shard bears a later time than the entry.
     """
     tags, keep = authority.placement.tags, authority.config.absolute_lifetime * 1000
     replies = yield [Call("mark", tag, (tenant, "", keep)) for tag in tags]
     latest = max(_same(reply, tenant)[1] for reply in replies)
+    yield [Call("mark", tag, (tenant, latest, keep)) for tag in tags]
     entry = everything_entry(latest) if tenant == EVERYBODY else tenant_entry(tenant, latest)
     return (yield from _blacklist(authority, entry, authority.entry_life, random))
 

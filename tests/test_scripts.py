@@ -833,7 +833,31 @@ def test_the_mark_of_a_clock_that_is_ahead_ends_nothing_that_comes_after_it(lab:
     assert issued.session.issued_at == ahead // 1000 + 1
     assert lab.refresh(issued.refresh_token).session.issued_at == ahead // 1000 + 1
     lab.mark("*")
-    assert int(lab.redis.hget(f"{lab.tag(issued)}:marks", "*") or 0) == ahead, "a mark only becomes later"
+    later = int(lab.redis.hget(f"{lab.tag(issued)}:marks", "*") or 0)
+    assert later == (ahead // 1000 + 1) * 1000, "a mark only becomes later, and by a second: that session has ended"
+    with pytest.raises(Unauthorised):
+        lab.refresh(issued.refresh_token)
+
+
+@pytest.mark.parametrize("first, second", [("*", "*"), ("acme", "acme"), ("*", "acme"), ("acme", "*")])
+def test_a_second_mark_in_the_same_second_ends_what_came_between(lab: Lab, first: str, second: str) -> None:
+    lab.mark(first)
+    between = lab.create(tenant="acme")
+    outcome = lab.mark(second)
+    assert between.session.issued_at <= int.from_bytes(outcome.entries[0][17:]) // 1000
+    with pytest.raises(Unauthorised):
+        lab.refresh(between.refresh_token)
+    assert lab.create(tenant="acme").session.issued_at > int.from_bytes(outcome.entries[0][17:]) // 1000
+
+
+def test_a_session_that_comes_after_a_mark_is_not_refused_for_the_clock_of_another_shard(lab: Lab) -> None:
+    ahead, (tag, *_) = lab.now_ms() + 3_000, lab.authority.placement.tags
+    lab.call("mark", tag, "*", ahead, HOUR_MS)  # as that shard's own clock says
+    outcome = lab.mark("*")
+    cutoff = int.from_bytes(outcome.entries[0][17:])
+    assert cutoff > ahead
+    user = a_user_of_another_shard(lab, next(u for u in map(str, range(999)) if lab.authority.tag_of_user(u) == tag))
+    assert lab.create(user).session.issued_at > cutoff // 1000
 
 
 def test_no_token_of_a_session_that_was_there_outlives_a_revocation_that_took_its_time(lab: Lab) -> None:
