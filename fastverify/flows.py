@@ -245,20 +245,25 @@ def revoke_many(authority: Authority, handles: Iterable[str], *, random: Random)
 def revoke_user(
     authority: Authority, user_id: str, *, random: Random, tenant: str | None = None, except_handle: str | None = None
 ) -> Flow[Outcome[list[str]]]:
-    """End a user's sessions in one step."""
+    """End a user's sessions: in one step, or where there are very many in several, the last of which leaves none."""
     _check_whose(user_id, tenant)
     spare = _handle_or_none(except_handle) if except_handle is not None else None
     if except_handle is not None and spare is None:  # to spare nothing would end the very session that was meant
         raise ValueError("except_handle is not a session handle")
-    nonce, tag = random(_NONCE_BYTES), authority.tag_of_user(user_id)
-    args = (user_id, tenant or "", _text(spare) if spare else "", authority.entry_life, nonce)
-    reply, replicas = yield Call("revoke_user", tag, args, durable=True)
-    seq, *pairs = _same(reply, user_id)[1:]
-    ended = [(uuid.UUID(text.decode()).bytes, its.decode()) for text, its in zip(pairs[::2], pairs[1::2], strict=True)]
+    tag, whose = authority.tag_of_user(user_id), (user_id, tenant or "", _text(spare) if spare else "")
+    ended, written, more = list[tuple[bytes, str]](), list[Written](), 1
+    while more:
+        nonce = random(_NONCE_BYTES)
+        args = (*whose, authority.entry_life, nonce, _BATCH)
+        reply, replicas = yield Call("revoke_user", tag, args, durable=True)
+        more, seq, *pairs = _same(reply, user_id)[1:]
+        for text, its in zip(pairs[::2], pairs[1::2], strict=True):
+            ended.append((uuid.UUID(text.decode()).bytes, its.decode()))
+        if seq:
+            written.append(Written(tag, seq, nonce, replicas))
     handles = [format_handle(raw, its) for raw, its in ended]
     entries = tuple(session_entry(raw) for raw, _ in ended)
-    written = (Written(tag, seq, nonce, replicas),) if seq else ()
-    return Outcome(handles, entries, authority.entry_life, written)
+    return Outcome(handles, entries, authority.entry_life, tuple(written))
 
 
 def revoke_tenant(authority: Authority, tenant: str, *, random: Random) -> Flow[Outcome[None]]:
@@ -446,14 +451,15 @@ def _batches(placement: Placement, handles: Iterable[bytes]) -> Iterator[tuple[s
 
 
 def _mark(authority: Authority, tenant: str, random: Random) -> Flow[Outcome[None]]:
-    """Mark every shard, and then write one entry into all of them, of the latest of these times.
+    """Mark every shard, and then write one entry into all of them, of the latest of these times, and marks as late.
 
     In this order: a session from before is refreshed no more once its shard is marked, so none of its access tokens has
-    been issued after that.
+    been issued after that. What is made later in any shard bears a later time than the entry.
     """
     tags, keep = authority.placement.tags, authority.config.absolute_lifetime * 1000
     replies = yield [Call("mark", tag, (tenant, "", keep)) for tag in tags]
     latest = max(_same(reply, tenant)[1] for reply in replies)
+    yield [Call("mark", tag, (tenant, latest, keep)) for tag in tags]
     entry = everything_entry(latest) if tenant == EVERYBODY else tenant_entry(tenant, latest)
     return (yield from _blacklist(authority, entry, authority.entry_life, random))
 

@@ -18,10 +18,9 @@ local idle_exp = math.min(now + idle_ttl, abs_exp)
 hold_until(tag, now, debounce)
 
 local mark = newest_mark(tag, tenant)
-local reply = { handle, now, mark, 0 }
+local reply, entries = { handle, now, mark, 0 }, {}
 local function finish(old)
-  local _, seq = end_session(tag, old, life, nonce, now)
-  reply[4] = seq
+  end_session(tag, old, life, now, entries)
   reply[#reply + 1] = old
 end
 if previous ~= '' then
@@ -61,7 +60,8 @@ end
 redis.call('PEXPIREAT', record, whole(idle_exp))
 redis.call('ZADD', index, whole(abs_exp), handle)
 redis.call('PEXPIREAT', index, redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2])
-if reply[4] > 0 then
+if #entries > 0 then
+  reply[4] = blacklist(tag, entries, nonce, now)
   announce(tag)
 end
 return reply

@@ -81,6 +81,8 @@ end
 
 -- 5. Reuse of a token whose child has been used.
 local user, tenant = unpack(redis.call('HMGET', record, 'user', 'tenant'))
-end_session(tag, handle, life, nonce, now)
+local entries = {}
+end_session(tag, handle, life, now, entries)
+blacklist(tag, entries, nonce, now)
 announce(tag)
 return { handle, 'THEFT', now, g == G - 1 and 'one_behind' or 'older', user, tenant }
