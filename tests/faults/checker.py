@@ -337,7 +337,7 @@ class _Checker:
         for end, claim, begin, until in self._enforced(life):
             self._check_end(life, end, claim, begin, until)
         for loss in self._losses_of(life.created):
-            if loss.lost_from == 0:
+            if loss.lost_from == 0 and life.created.ended < loss.began:  # else it may have been made just after
                 self._check_emptied(life, loss)
         refused: dict[str, Event] = {}
         for event in life.verifies:
