@@ -29,6 +29,7 @@ from fastverify import (
 from fastverify.session import handle_bytes
 from fastverify.store import Call, Store, drive, open_store
 
+HOUR_MS = 3_600_000
 ISSUER = "http://api.test/auth"
 
 
@@ -119,6 +120,21 @@ async def test_blacklisting_what_is_refused_already_needs_nothing_and_garbage_is
     await life.blacklist(issued.access_token)
     with pytest.raises(Unauthorised):
         await life.blacklist("nonsense")
+
+
+async def test_a_user_is_ended_by_whom_a_half_done_revoke_all_had_cut_off_only_in_the_store(
+    life: Facade, gateway: SessionVerifier, store: Store
+) -> None:
+    issued = await life.create("user-1")
+    authority = life.sessions.gateway.authority
+    raw = handle_bytes(issued.session.handle)
+    store.run(Call("mark", authority.tag_of_handle(raw), ("*", "", HOUR_MS)))  # and then the store was away: no entry
+    with pytest.raises(Unauthorised):
+        await life.refresh(issued.refresh_token)
+    await life.create("user-1")
+    gateway.verify(issued.access_token)
+    await life.revoke_user("user-1", wait="propagated")
+    assert refuses(life, issued.access_token) and refuses(gateway, issued.access_token)
 
 
 async def test_a_tenants_sessions_end_and_others_live(life: Facade, gateway: SessionVerifier) -> None:

@@ -27,15 +27,16 @@ if previous ~= '' then
   finish(previous)
 end
 
--- The index may name sessions that expired idle or were cut off by a mark: they are swept here, where it grows. Where all have to be
--- counted, all are looked at; else a few by lot, which keeps the dead few among many at a cost that does not grow with the index.
+-- The index may name sessions that expired idle: they are swept here, where it grows. Where all have to be counted, all are looked
+-- at; else a few by lot, which keeps the dead few among many at a cost that does not grow with the index. Those that a mark has cut
+-- off do not count, and stay until they expire (refresh.lua says why).
 local LOT = 8
 local others = {}
 for _, other in ipairs(most > 0 and redis.call('ZRANGE', index, 0, -1) or redis.call('ZRANDMEMBER', index, LOT)) do
   local its = tag .. ':s:' .. other
   if alive(tag, its, now) then
     others[#others + 1] = { other, tonumber(redis.call('HGET', its, 'created_at')) }
-  else
+  elseif tonumber(redis.call('HGET', its, 'idle_exp') or 0) <= now then
     redis.call('DEL', its)
     redis.call('ZREM', index, other)
   end

@@ -22,10 +22,11 @@ if now > deadline then
 end
 local hold = hold_until(tag, now, debounce)
 
--- 1. Never "theft", never re-created.
+-- 1. Never "theft", never re-created. What a mark has cut off stays in the index: only some shards may have got the mark, and the
+-- entry that ends the access tokens nowhere, so who ends the user's sessions next has to find it.
 if not alive(tag, record, now) then
-  local user = redis.call('HGET', record, 'user')
-  if user then
+  local user, expires = unpack(redis.call('HMGET', record, 'user', 'idle_exp'))
+  if user and tonumber(expires) <= now then
     redis.call('DEL', record)
     redis.call('ZREM', tag .. ':u:' .. user, handle)
   end
