@@ -10,10 +10,11 @@ import pytest
 pytest_plugins = ["fix_requirements", "fix_stores", "fix_topologies", "fix_lab"]
 
 ROOT = Path(__file__).resolve().parent.parent
-#: The files that take longest: first, so that at the end no worker is left alone with one of them.
+#: The files that take longest: first, so that at the end no worker is left alone with one of them. Those that break or
+#: move servers of a Cluster are not the neighbours of tests/faults, which starts the most processes.
 LONGEST = (
-    *("faults/test_faults.py", "test_rotation_stateful.py", "store/test_topologies.py", "store/test_contract.py"),
-    *("browser/test_web_client.py", "test_failover.py", "test_wheel.py", "test_core_inside.py", "test_types.py"),
+    *("faults/test_faults.py", "store/test_contract.py", "test_rotation_stateful.py", "browser/test_web_client.py"),
+    *("test_failover.py", "store/test_topologies.py", "test_wheel.py", "test_core_inside.py", "test_types.py"),
 )
 
 
