@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Tests wait more than they work, so a worker more than there are cores; for some of them, none: that starts sooner.
+WORKERS ?= $(if $(ARGS),0,3)
 SECONDS ?= 60
 MINUTES ?= 10
 VENV := .venv
@@ -30,8 +32,12 @@ help:
 demo: $(VENV)/.for-demo
 	@$(BIN)/fastverify demo $(ARGS)
 
+# A file's tests stay together, for they share servers; the files come in the order of tests/conftest.py. A worker that
+# dies is not replaced: pytest-xdist 3.8 may then wait for ever (its issues 1323 and 1327).
+SPREAD := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
 test: $(VENV)/.for-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 long: $(VENV)/.for-test
 	$(BIN)/python -m pytest -m long $(ARGS)

@@ -181,9 +181,13 @@ _given: set[int] = set()
 
 
 def _free_port() -> int:
-    """A port that nobody has, nor its cluster bus, 10,000 above it; both below those that connections are given."""
+    """A port that nobody has, nor its cluster bus, 10,000 above it; both below those that connections are given.
+
+    Of pytest's workers each has ports of its own: that of a server which is down for a moment must stay free.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = 10_000 + secrets.randbelow(12_000)
+        port = 10_000 + 8 * secrets.randbelow(1_500) + worker % 8
         if port in _given:
             continue
         with suppress(OSError), socket.socket() as probe, socket.socket() as bus:
@@ -215,7 +219,8 @@ def embedded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Debian's redis-server for the run, over TCP; tests share it and keep apart by ``unique_prefix``."""
-    server = LaunchedServer(debian_redis(), tmp_path_factory.mktemp("redis"))
+    settings = {"appendfsync": "everysec"}  # nobody kills it, and the tests have no need to wait for the disk
+    server = LaunchedServer(debian_redis(), tmp_path_factory.mktemp("redis"), **settings)
     server.start()
     yield server.url
     server.stop()

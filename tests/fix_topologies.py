@@ -27,6 +27,9 @@ T = TypeVar("T")
 SLOTS = 16384
 #: The name by which the sentinels know their primary.
 SERVICE = "sessions"
+#: Milliseconds of silence after which a node of a shared one is given up. None is ended, and a busy machine must
+#: not look as if it were: a failover that no test has asked for would lose what a test has written.
+UNHURRIED = "3000"
 
 
 def until(what: str, check: Callable[[], T], seconds: float = WAIT) -> T:
@@ -393,25 +396,25 @@ def _epoch(node: LaunchedServer) -> int:
 
 @pytest.fixture(scope="session")
 def _clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Cluster]]:
-    yield from _shared(Cluster, tmp_path_factory)
+    yield from _shared(Cluster, tmp_path_factory, **{"cluster-node-timeout": UNHURRIED})
 
 
 @pytest.fixture(scope="session")
 def _sentinel_sets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], SentinelSet]]:
-    yield from _shared(SentinelSet, tmp_path_factory)
+    yield from _shared(SentinelSet, tmp_path_factory, down_after=int(UNHURRIED))
 
 
 Kind = TypeVar("Kind", Cluster, SentinelSet)
 
 
-def _shared(make: type[Kind], folders: pytest.TempPathFactory) -> Iterator[Callable[[str], Kind]]:
+def _shared(make: type[Kind], folders: pytest.TempPathFactory, **settings: Any) -> Iterator[Callable[[str], Kind]]:
     """One of each kind of server, started when it is first asked for."""
     started: dict[str, Kind] = {}
     looked_at: dict[str, float] = {}
 
     def get(kind: str) -> Kind:
         if kind not in started:
-            started[kind] = make(server_binary(kind), folders.mktemp(f"{make.__name__.lower()}-{kind}"))
+            started[kind] = make(server_binary(kind), folders.mktemp(f"{make.__name__.lower()}-{kind}"), **settings)
             started[kind].start()
         if time.monotonic() > looked_at.get(kind, 0.0) + 5.0:  # to ask all of them takes longer than many a test
             started[kind].wait_healthy()
