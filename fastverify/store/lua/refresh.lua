@@ -23,7 +23,8 @@ end
 local hold = hold_until(tag, now, debounce)
 
 -- 1. Never "theft", never re-created.
-if not alive(tag, record, now) then
+local lives, mark = alive(tag, record, now)
+if not lives then
   local user = redis.call('HGET', record, 'user')
   if user then
     redis.call('DEL', record)
@@ -43,7 +44,7 @@ local function answer(verdict, ...)
   redis.call('HSET', record, 'idle_exp', whole(idle_exp), 'seen_at', whole(now), 'life', whole(longest), ...)
   redis.call('PEXPIREAT', record, whole(idle_exp))
   local fields = redis.call('HGETALL', record)
-  local reply = { handle, verdict, now, newest_mark(tag, redis.call('HGET', record, 'tenant')) }
+  local reply = { handle, verdict, now, mark }
   for i = 1, #fields, 2 do
     if fields[i] ~= 'data' then
       reply[#reply + 1] = fields[i]
