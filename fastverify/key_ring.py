@@ -37,7 +37,6 @@ _NONCE_BYTES = 12
 _CURVES: dict[str, ec.EllipticCurve] = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 _CURVE_NAMES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 _HASHES: dict[str, hashes.HashAlgorithm] = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
-#: Made once: to make one anew for each signature takes a tenth of its time.
 _ECDSA = {algorithm: ec.ECDSA(_HASHES[algorithm[2:]]) for algorithm in _CURVES}
 
 
