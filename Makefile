@@ -53,8 +53,9 @@ lint: $(VENV)/.for-test
 BENCH_PYTHON ?=
 BENCH := .venv-bench
 RESULTS := bench/results
-bench: $(BENCH)/.ready
+bench: $(BENCH)/.ready $(VENV)/.for-test
 	$(foreach name,verify peers threads revoked memory refresh revocations,$(call run-bench,$(name)))
+	$(BIN)/python bench/verify.py --algorithms RS256,ES256 $(ARGS) --json $(RESULTS)/verify_here.json
 	$(BENCH)/bin/python bench/plot.py
 	$(BENCH)/bin/python bench/report.py
 
