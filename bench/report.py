@@ -280,18 +280,23 @@ def soak(documents: Documents) -> str:
     return markdown(["ms", "a second", "p50", "p99", "max"], body)
 
 
-def asked(documents: Documents) -> str:
+def asked(documents: Documents, *, harder: bool = False) -> str:
     results = {name: document["results"] for name, document in documents.items()}
-    rows = list(targets.rows(results))
+    rows = list(targets.rows(results, harder=harder))
     if not rows:
         raise KeyError("nothing was measured")
     return markdown(["", "target", "asked", "measured", ""], rows, left=2)
 
 
+def harder(documents: Documents) -> str:
+    return asked(documents, harder=True)
+
+
 def environment(documents: Documents) -> str:
     seen: dict[str, str] = {}
-    for document in documents.values():
-        seen |= document["environment"]
+    for name, document in documents.items():
+        here = document["environment"]
+        seen |= {"the tests' Python": here["Python"]} if name == "verify_here" else here
     versions = ", ".join(f"{name} {value}" for name, value in seen.items() if name not in NOT_VERSIONS)
     missing = documents["peers"]["results"]["missing"] if "peers" in documents else {}
     absent = "".join(f" Missing: {name} ({reason})." for name, reason in missing.items())
@@ -317,6 +322,7 @@ TABLES: dict[str, Callable[[Documents], str]] = {
     "costs": costs,
     "soak": soak,
     "targets": asked,
+    "harder": harder,
     "environment": environment,
 }
 

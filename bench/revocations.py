@@ -1,4 +1,5 @@
-"""How soon a revocation is enforced in another process, and how long a gateway takes to load what is revoked already.
+"""How soon a revocation is enforced in another process, what it takes to end a user's many sessions, and how long a
+gateway takes to load what is revoked already.
 
     python bench/revocations.py [--revocations 300] [--entries 10000000] [--rounds 3] [--json FILE]
 
@@ -6,6 +7,8 @@ Reach      from the moment when `Sessions.revoke` returns in one process until `
            session's token in another, on the clock that both share. The other process is idle (it looks every 0.2 ms),
            or verifies other sessions' tokens flat out, in one thread or in four. What was refused before `revoke` had
            returned counts as 0. Revocations come at random times, so that they meet every phase of the poll.
+User       `Sessions.revoke_user` of so many sessions: until it returns, and the longest time for which the server did
+           nothing else, as its slow log says.
 Bootstrap  of a gateway, in a new process, from a store that holds that many entries, while another process goes on
            revoking: seconds until it is ready, its CPU and memory, and what an entry takes in the store.
 
@@ -22,6 +25,7 @@ import multiprocessing
 import os
 import random
 import resource
+import statistics
 import sys
 import tempfile
 import threading
@@ -36,6 +40,7 @@ from typing import Any
 import harness
 import stores
 from fastverify import Sessions, SessionVerifier, StoreUnavailable, Unauthorised
+from fastverify.store.calls import script
 
 REVOCATIONS = 300
 ENTRIES = 10_000_000
@@ -48,6 +53,8 @@ LOOK = 0.0002
 #: Sessions whose tokens a busy process verifies, over and over.
 OTHERS = 64
 MODES = {"idle": 0, "flat out, one thread": 1, "flat out, four threads": 4}
+#: Sessions of one user that are ended together.
+USERS = (100, 1_000, 10_000)
 #: Revocations a second while a gateway loads.
 WRITES = 500
 #: Sessions whose tokens are there to be refused after a bootstrap: ended before it, and while it goes on.
@@ -69,6 +76,7 @@ def main() -> int:
     ):
         results = {
             "reach": {mode: reach(server, sessions, mode, arguments.revocations) for mode in MODES},
+            "user": {number: user(server, sessions, number, arguments.rounds) for number in USERS},
             "bootstrap": bootstrap(server, sessions, arguments.entries, arguments.rounds),
         }
         environment = harness.environment("redis", "hiredis") | {"server": server.version()}
@@ -181,6 +189,30 @@ def quantiles(values: list[float]) -> dict[str, float]:
     ordered = sorted(values)
     at = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
     return {name: ordered[min(len(ordered) - 1, int(part * len(ordered)))] for name, part in at.items()}
+
+
+# --- a user of many sessions ---
+
+
+def user(server: stores.Server, sessions: Sessions, number: int, rounds: int) -> dict[str, float]:
+    """Milliseconds until all of a user's sessions are ended, and of them the longest in one script; medians."""
+    calls, longest = [], []
+    with server.client() as client:
+        client.config_set("slowlog-log-slower-than", 500)
+        sessions.revoke_user("nobody")  # the first call is sent by its text
+        for some in range(rounds):
+            harness.progress(f"a user of {number:,} sessions, {some + 1} of {rounds}")
+            name = f"user-of-{number}-{some}"
+            for _ in stores.create_many(sessions._store, sessions.gateway.authority, itertools.repeat(name, number)):
+                pass
+            client.slowlog_reset()
+            begin = time.perf_counter()
+            expect(len(sessions.revoke_user(name)) == number, "a session was not ended")
+            calls.append(1e3 * (time.perf_counter() - begin))
+            slow = [one for one in client.slowlog_get(128) if script("revoke_user").sha1.encode() in one["command"]]
+            longest.append(max((one["duration"] / 1e3 for one in slow), default=0.5))
+            expect(not sessions.handles(name), "a session is left")
+    return {"milliseconds": statistics.median(calls), "longest_script": statistics.median(longest)}
 
 
 # --- bootstrap ---
@@ -297,6 +329,12 @@ def layout(results: dict[str, Any]) -> str:
     ]
     head = ["ms from acknowledged to refused", "p50", "p90", "p99", "max", "verified/s"]
     parts = [harness.layout(head, rows, widths=(34, 9, 9, 9, 9, 13))]
+    rows = [
+        [f"{number:,} sessions", f"{row['milliseconds']:.1f}", f"{row['longest_script']:.1f}"]
+        for number, row in results["user"].items()
+    ]
+    head = ["ms to end a user's sessions", "in all", "longest script"]
+    parts.append(harness.layout(head, rows, widths=(34, 9, 16)))
     loaded = results["bootstrap"]
     rows = [
         [

@@ -467,7 +467,10 @@ def summary(results: dict[str, Any]) -> dict[str, float]:
     for number, rows in hits.items():
         more = rows[f"{sizes[-1]}: after a change"]["nanoseconds_more"]
         found[f"hit_of_{number.replace(' ', '_')}_nanoseconds"] = more["median"]
+    large, small = (harness.cpu(hits[f"{HITS[0]} sessions"][f"{size}: unchanged"]) for size in (sizes[-1], sizes[0]))
+    found["hit_unchanged_nanoseconds"] = 1e3 * (large - small)
     found["bytes_an_entry"] = max(max(row["bytes"], row["most_bytes"]) for row in filling.values())
+    found["resident_at_rest_bytes_an_entry"] = max(row["resident"] for row in filling.values())
     found["resident_bytes_an_entry"] = max(max(row["resident"], row["most_resident"]) for row in filling.values())
     found["longest_stall_growing_microseconds"] = stalls["entering, in one call"]["net"]["max"]
     found["longest_stall_forgetting_microseconds"] = stalls["forgetting half"]["net"]["max"]

@@ -2,7 +2,7 @@
 
     python bench/soak.py [--sessions 1000000] [--entries 10000000] [--minutes 10] [--json FILE]
                          [--refreshes 200] [--revocations 20] [--verifications 20000] [--services 2] [--gateways 2]
-                         [--fault kill@3] [--fault stop@5:10]
+                         [--fault kill@3] [--fault stop@5:10] [--fault failover@3] [--fault takeover@6]
 
 The store, a server of its own, is filled with so many revoked sessions' entries and so many live sessions. Services
 (`AsyncSessions`) refresh random ones of them, and end some and begin as many; gateways (`SessionVerifier`) verify the
@@ -18,6 +18,10 @@ StoreUnavailable is the right answer to everything, and counted apart.
 Faults come at a minute of the run: `kill@3` ends the server by SIGKILL and starts it again on its files, `stop@5:10`
 has it stand still for ten seconds. With `appendfsync everysec` a killed server forgets up to two seconds: a revocation
 of that moment that is not enforced in time is counted as "forgotten".
+
+With `failover@3`, a failover that is asked for, or `takeover@3`, where the primary is ended by SIGKILL and comes back
+as a replica, the store is a primary and a replica under a Sentinel, for the whole run; what a replica did not have yet
+is forgotten likewise, unless a gateway gives it back. It takes the memory of two stores.
 """
 
 from __future__ import annotations
@@ -67,8 +71,10 @@ REPORT = 1.0
 INTERVALS = 300
 #: Seconds that a process waits for the store when it starts.
 PATIENCE = stores.READY_SECONDS
-#: Seconds before a kill of which a server that syncs every second may forget the writes, and some after it.
+#: Seconds before a kill or failover of which the store may forget the writes, and some after it.
 FORGETS = 3.0
+#: The faults that need a replica.
+FAILOVERS = ("failover", "takeover")
 #: Seconds beyond B until a revoked token that is still accepted is a breach: what a busy machine may take to look.
 GRACE = 1.0
 BREACHES = ("honest refresh refused", "honest refresh called theft", "good token refused", "revoked token accepted")
@@ -77,7 +83,8 @@ BREACHES = ("honest refresh refused", "honest refresh called theft", "good token
 def main() -> int:
     arguments = options().parse_args()
     logging.getLogger("fastverify").addHandler(logging.NullHandler())
-    with tempfile.TemporaryDirectory() as folder, stores.server(Path(folder)) as server:
+    kind = stores.Pair if any(fault.kind in FAILOVERS for fault in arguments.fault) else stores.Server
+    with tempfile.TemporaryDirectory() as folder, stores.running(kind(Path(folder))) as server:
         soak = Soak(server, arguments)
         with soak.workers():
             soak.run()
@@ -122,8 +129,8 @@ class Fault:
     def read(cls, text: str) -> Fault:
         kind, _, when = text.partition("@")
         minute, _, seconds = when.partition(":")
-        if kind not in ("kill", "stop"):
-            raise argparse.ArgumentTypeError("the kinds of faults are kill and stop")
+        if kind not in ("kill", "stop", *FAILOVERS):
+            raise argparse.ArgumentTypeError("the kinds of faults are kill, stop, failover and takeover")
         return cls(kind, float(minute), float(seconds or 10))
 
 
@@ -427,7 +434,7 @@ def guard(pipe: Connection, part: Part) -> None:
 class Soak:
     """In the parent: the processes, the faults, and what they all report."""
 
-    def __init__(self, server: stores.Server, arguments: argparse.Namespace) -> None:
+    def __init__(self, server: stores.Server | stores.Pair, arguments: argparse.Namespace) -> None:
         self._server = server
         self._arguments = arguments
         self._seconds = 60 * arguments.minutes
@@ -437,7 +444,8 @@ class Soak:
         self._whole = Tally()
         self._now = Tally()
         self._series: list[dict[str, Any]] = []
-        self._kills: list[float] = []
+        #: Faults that the store may forget writes by: when each began and ended.
+        self._losses: list[tuple[float, float]] = []
         self._filled: dict[str, int] = {}
         self._bootstraps: list[float] = []
         self._memory: dict[str, float] = {}
@@ -551,7 +559,7 @@ class Soak:
                     pipe.send((good, marked))
 
     def _may_be_forgotten(self, at: float) -> bool:
-        return any(kill - FORGETS < at < kill + FORGETS for kill in self._kills)
+        return any(began - FORGETS < at < ended + FORGETS for began, ended in self._losses)
 
     def _close_row(self) -> None:
         self._whole.add(self._now)
@@ -585,9 +593,12 @@ class Soak:
             time.sleep(max(0.0, self._begin + 60 * fault.minute - time.monotonic()))
             at = time.monotonic()
             if fault.kind == "kill":
-                self._kills.append(at)
-                self._server.kill()
-                self._server.start()
+                self._losses.append((at, at))
+                self._server.restart()
+            elif isinstance(self._server, stores.Pair) and fault.kind in FAILOVERS:
+                self._losses.append((at, math.inf))
+                (self._server.fail_over if fault.kind == "failover" else self._server.restart)()
+                self._losses[-1] = (at, time.monotonic())
             else:
                 with self._server.paused():
                     time.sleep(fault.seconds)

@@ -19,11 +19,11 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
@@ -37,10 +37,15 @@ from fastverify.tokens import SECRET_BYTES, encode_refresh_token
 READY_SECONDS = 300.0
 #: Limits for what is not measured for its time-outs: a busy machine must not end a program.
 PATIENT = {"acquire": 60.0, "connect": 60.0, "command": 60.0, "total": 120.0}
+#: The name by which the Sentinel knows its primary.
+SERVICE = "sessions"
+#: A replica that begins anew need not wait for others that might.
+_PROMPT = {"repl-diskless-sync-delay": "0"}
 #: As many as one command and one round trip carry.
 ENTRIES_A_COMMAND, SESSIONS_A_TRIP = 5_000, 100
 #: Sets that live entries are spread over: an hour's, of five minutes each, and some margin.
 WINDOWS = 13
+Runs = TypeVar("Runs", "Server", "Pair")
 _ENTRY_AS_SENT = b"$25\r\n\x01" + bytes(24) + b"\r\n"
 
 
@@ -57,16 +62,10 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it serves."""
-        settings = {
-            **{"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.directory), "save": ""},
-            **{"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"},
-            **self._settings,
-        }
-        command = [self.binary, *(part for name, value in settings.items() for part in (f"--{name}", value))]
         log = self.directory / "server.log"
         with log.open("ab") as output:
             self._watchdog = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(embedded._WATCHDOG), *command],
+                [sys.executable, "-I", "-S", str(embedded._WATCHDOG), *self._command()],
                 stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + READY_SECONDS
@@ -74,6 +73,14 @@ class Server:
             if self._watchdog.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"the server does not start: {log.read_text('utf-8')[-1000:]}")
             time.sleep(0.01)
+
+    def _command(self) -> list[str]:
+        settings = {
+            **{"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.directory), "save": ""},
+            **{"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"},
+            **self._settings,
+        }
+        return [self.binary, *(part for name, value in settings.items() for part in (f"--{name}", value))]
 
     def stop(self) -> None:
         """Stop it in good order, if it runs."""
@@ -89,6 +96,11 @@ class Server:
         os.kill(self.pid, signal.SIGKILL)
         self._watchdog.wait()
         self.stop()
+
+    def restart(self) -> None:
+        """End it as a power cut does, and start it again on its files."""
+        self.kill()
+        self.start()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -132,6 +144,119 @@ class Server:
             return False
 
 
+class Sentinel(Server):
+    """Watches a primary; alone, it is enough to decide."""
+
+    def __init__(self, directory: Path, primary: Server) -> None:
+        super().__init__(directory)
+        self._file = directory / "sentinel.conf"  # it writes there what it learns
+        lines = (
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"dir {directory}",
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 1",
+            f"sentinel down-after-milliseconds {SERVICE} 1000",
+            f"sentinel failover-timeout {SERVICE} 10000",
+        )
+        self._file.write_text("\n".join(lines) + "\n")
+
+    def _command(self) -> list[str]:
+        return [self.binary, str(self._file), "--sentinel"]
+
+
+class Pair:
+    """A primary with a replica under a Sentinel; what it shares with a `Server` is the primary's of the moment."""
+
+    def __init__(self, directory: Path) -> None:
+        self._nodes = [Server(folder(directory, name), **_PROMPT) for name in ("one", "two")]
+        self._sentinel = Sentinel(folder(directory, "sentinel"), self._nodes[0])
+        self.url = f"redis+sentinel://127.0.0.1:{self._sentinel.port}/{SERVICE}/0"
+
+    def start(self) -> None:
+        """Start all three, and wait until the replica follows."""
+        first, second = self._nodes
+        for one in (first, second):
+            one.start()
+        follow(second, first)
+        self._sentinel.start()
+        self._until("the Sentinel knows the replica", self._complete)
+
+    def stop(self) -> None:
+        """End all three."""
+        for one in (self._sentinel, *self._nodes):
+            one.stop()
+
+    @property
+    def primary(self) -> Server:
+        """As the Sentinel has it."""
+        with self._sentinel.client() as client:
+            _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+        return next(node for node in self._nodes if node.port == int(port))
+
+    def fail_over(self) -> None:
+        """Ask for a failover, and wait until it is done and there is a replica again."""
+        former = self.primary
+        with self._sentinel.client() as client:
+            client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+        self._until("the other is the primary", lambda: self.primary is not former)
+        self._until("the former primary follows", self._complete)
+
+    def restart(self) -> None:
+        """End the primary by SIGKILL, wait until the other is it, and start the former as its replica."""
+        former = self.primary
+        former.kill()
+        self._until("the other is the primary", lambda: self.primary is not former)
+        former.start()
+        follow(former, self.primary)
+        self._until("the former primary follows", self._complete)
+
+    def paused(self) -> AbstractContextManager[None]:
+        return self.primary.paused()
+
+    def client(self) -> redis.Redis:
+        return self.primary.client()
+
+    def info(self, section: str) -> dict[str, Any]:
+        return self.primary.info(section)
+
+    @property
+    def memory(self) -> int:
+        return self.primary.memory
+
+    def version(self) -> str:
+        return f"{self.primary.version()} and a replica, under Sentinel"
+
+    def _complete(self) -> bool:
+        primary = self.primary
+        (replica,) = (node for node in self._nodes if node is not primary)
+        with self._sentinel.client() as client:
+            known = client.execute_command("SENTINEL", "REPLICAS", SERVICE)
+        return bool(known) and replica.info("replication").get("master_link_status") == "up"
+
+    @staticmethod
+    def _until(what: str, true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(redis.RedisError):
+                if true():
+                    return
+            time.sleep(0.05)
+        raise SystemExit(f"not in time: {what}")
+
+
+def follow(replica: Server, primary: Server) -> None:
+    """Make a server another's replica."""
+    with replica.client() as client:
+        client.replicaof("127.0.0.1", primary.port)
+
+
+def folder(directory: Path, name: str) -> Path:
+    """A new one in another."""
+    made = directory / name
+    made.mkdir(parents=True)
+    return made
+
+
 def free_port() -> int:
     """A loopback port that nobody has."""
     with socket.socket() as probe:
@@ -143,9 +268,15 @@ def free_port() -> int:
 def server(directory: Path, **settings: str) -> Iterator[Server]:
     """One that runs until the end of the block."""
     directory.mkdir(parents=True, exist_ok=True)
-    one = Server(directory, **settings)
-    one.start()
+    with running(Server(directory, **settings)) as one:
+        yield one
+
+
+@contextmanager
+def running(one: Runs) -> Iterator[Runs]:
+    """A server, or a pair, that runs until the end of the block."""
     try:
+        one.start()
         yield one
     finally:
         one.stop()

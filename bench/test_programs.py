@@ -181,8 +181,10 @@ def test_revocations_reach_another_process_and_a_bootstrap_is_whole(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revocations, "WITNESSES", 5)
+    monkeypatch.setattr(revocations, "USERS", (3, 600))
     results = run(revocations, "--revocations", "3", "--entries", "3000")["results"]
     assert [len(row["milliseconds"]) for row in results["reach"].values()] == [3, 3, 3]
+    assert all(0 < row["longest_script"] < row["milliseconds"] for row in results["user"].values())
     assert results["bootstrap"]["runs"][0]["entries"] >= 3_000
     documents = {"revocations": {"results": results}}
     assert "flat out, four threads" in report.reach(documents) and "bootstrap" in report.bootstrap(documents)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -27,7 +26,7 @@ from .errors import (
 from .key_ring import RingKey
 from .placement import Placement, root_tag
 from .records import Record, json_object, json_value, member_field, pack
-from .session import DEFAULT_TENANT, Issued, Session, SessionInfo, format_handle, handle_bytes
+from .session import DEFAULT_TENANT, Issued, Session, SessionInfo, format_handle, handle_bytes, uuid_text
 from .store.calls import Call, Flow, Pause
 from .tokens import (
     SECRET_BYTES,
@@ -139,13 +138,13 @@ def create(
     fields += ["key", keys.key_id, "csrf", int(anti_csrf), "device", pack(draft.device), "data", pack(draft.data)]
     for name, value in draft.payload.items():
         fields += [member_field(name), pack(value)]
-    handle = _text(draft.handle)
+    handle = uuid_text(draft.handle)
     reply, replicas = yield Call(
         "create",
         authority.placement.tag(shard),
         (
             *(handle, user_id, tenant, idle * 1000, absolute * 1000, authority.debounce_ms),
-            *(config.max_sessions_per_user or 0, _text(old) if old is not None and in_same_step else ""),
+            *(config.max_sessions_per_user or 0, uuid_text(old) if old is not None and in_same_step else ""),
             *(authority.entry_life, random(_NONCE_BYTES), *fields),
         ),
         durable=True,
@@ -153,7 +152,7 @@ def create(
     store_now, mark, _, *others = _same(reply, handle)[1:]
     if replicas == 0:
         _log.warning("no replica has the new session yet; a failover now would lose it; session=%s", _short(handle))
-    ended = tuple(uuid.UUID(text.decode()).bytes for text in others)
+    ended = tuple(handle_bytes(text.decode()) for text in others)
     if old is not None and not in_same_step:
         # Another user's session, in another shard: it cannot end in the same step, so it ends in the same call.
         yield from _end(authority, (old,), random)
@@ -173,7 +172,7 @@ def refresh(
     token = parse_refresh_token(authority.service_keys, refresh_token)
     if token is None:
         raise Unauthorised("not a refresh token of this service")
-    handle, tag = _text(token.handle), authority.tag_of_handle(token.handle)
+    handle, tag = uuid_text(token.handle), authority.tag_of_handle(token.handle)
     reply = _same((yield Call("peek", tag, (handle,))), handle)
     at, secret, bound = int(reply[1]), reply[2], reply[3] == b"1"
     if not secret:
@@ -225,7 +224,7 @@ def refresh(
 def verify_strict(authority: Authority, session: Session) -> Flow[Session]:
     """Ask the primary whether a verified session still lives."""
     raw = handle_bytes(session.handle)
-    handle = _text(raw)
+    handle = uuid_text(raw)
     reply = _same((yield Call("strict", authority.tag_of_handle(raw), (handle,))), handle)
     if reply[1] != 1:
         raise Unauthorised("the session has ended")
@@ -245,20 +244,25 @@ def revoke_many(authority: Authority, handles: Iterable[str], *, random: Random)
 def revoke_user(
     authority: Authority, user_id: str, *, random: Random, tenant: str | None = None, except_handle: str | None = None
 ) -> Flow[Outcome[list[str]]]:
-    """End a user's sessions in one step."""
+    """End a user's sessions: in one step, or where there are very many in several, the last of which leaves none."""
     _check_whose(user_id, tenant)
     spare = _handle_or_none(except_handle) if except_handle is not None else None
     if except_handle is not None and spare is None:  # to spare nothing would end the very session that was meant
         raise ValueError("except_handle is not a session handle")
-    nonce, tag = random(_NONCE_BYTES), authority.tag_of_user(user_id)
-    args = (user_id, tenant or "", _text(spare) if spare else "", authority.entry_life, nonce)
-    reply, replicas = yield Call("revoke_user", tag, args, durable=True)
-    seq, *pairs = _same(reply, user_id)[1:]
-    ended = [(uuid.UUID(text.decode()).bytes, its.decode()) for text, its in zip(pairs[::2], pairs[1::2], strict=True)]
+    tag, whose = authority.tag_of_user(user_id), (user_id, tenant or "", uuid_text(spare) if spare else "")
+    ended, written, more = list[tuple[bytes, str]](), list[Written](), 1
+    while more:
+        nonce = random(_NONCE_BYTES)
+        args = (*whose, authority.entry_life, nonce, _BATCH)
+        reply, replicas = yield Call("revoke_user", tag, args, durable=True)
+        more, seq, *pairs = _same(reply, user_id)[1:]
+        for text, its in zip(pairs[::2], pairs[1::2], strict=True):
+            ended.append((handle_bytes(text.decode()), its.decode()))
+        if seq:
+            written.append(Written(tag, seq, nonce, replicas))
     handles = [format_handle(raw, its) for raw, its in ended]
     entries = tuple(session_entry(raw) for raw, _ in ended)
-    written = (Written(tag, seq, nonce, replicas),) if seq else ()
-    return Outcome(handles, entries, authority.entry_life, written)
+    return Outcome(handles, entries, authority.entry_life, tuple(written))
 
 
 def revoke_tenant(authority: Authority, tenant: str, *, random: Random) -> Flow[Outcome[None]]:
@@ -326,7 +330,7 @@ def handles(authority: Authority, user_id: str, *, tenant: str | None = None) ->
     _check_whose(user_id, tenant)
     reply = yield Call("list", authority.tag_of_user(user_id), (user_id, tenant or "", 0))
     _same(reply, user_id)
-    return [format_handle(uuid.UUID(item[0].decode()).bytes, item[2].decode()) for item in reply[1:]]
+    return [format_handle(handle_bytes(item[0].decode()), item[2].decode()) for item in reply[1:]]
 
 
 def list_sessions(authority: Authority, user_id: str, *, tenant: str | None = None) -> Flow[list[SessionInfo]]:
@@ -334,7 +338,7 @@ def list_sessions(authority: Authority, user_id: str, *, tenant: str | None = No
     _check_whose(user_id, tenant)
     reply = yield Call("list", authority.tag_of_user(user_id), (user_id, tenant or "", 1))
     _same(reply, user_id)
-    return [Record.read(uuid.UUID(item[0].decode()).bytes, item[1:]).info() for item in reply[1:]]
+    return [Record.read(handle_bytes(item[0].decode()), item[1:]).info() for item in reply[1:]]
 
 
 def info(authority: Authority, handle: str) -> Flow[SessionInfo | None]:
@@ -374,7 +378,7 @@ def reissue(authority: Authority, session: Session, patch: Mapping[str, Any], *,
 def confirm(placement: Placement, seen: Mapping[bytes, int]) -> Flow[None]:
     """Report that access tokens of these sessions' generations have been seen; generations by handle."""
     calls = [
-        Call("confirm", tag, tuple(part for raw in raws for part in (_text(raw), seen[raw])))
+        Call("confirm", tag, tuple(part for raw in raws for part in (uuid_text(raw), seen[raw])))
         for tag, raws in _batches(placement, seen)
     ]
     for adopted in (yield calls):
@@ -420,7 +424,9 @@ def add_key(prefix: str, newest: str, key: RingKey, sealed: bytes, retired: Iter
 
 def _end(authority: Authority, raws: Iterable[bytes], random: Random) -> Flow[tuple[set[bytes], tuple[Written, ...]]]:
     """End sessions, a script call for each shard; those that were there, and where it was written."""
-    batches = [(tag, random(_NONCE_BYTES), [*map(_text, batch)]) for tag, batch in _batches(authority.placement, raws)]
+    batches = [
+        (tag, random(_NONCE_BYTES), [*map(uuid_text, batch)]) for tag, batch in _batches(authority.placement, raws)
+    ]
     life, there, written = authority.entry_life, set[bytes](), list[Written]()
     while batches:
         # As many in one trip as one of the largest, or two: their replies have to come within the time for one call.
@@ -430,7 +436,7 @@ def _end(authority: Authority, raws: Iterable[bytes], random: Random) -> Flow[tu
         replies = yield [Call("revoke", tag, (life, nonce, *texts), durable=True) for tag, nonce, texts in several]
         for (tag, nonce, texts), (reply, replicas) in zip(several, replies, strict=True):
             seq, *ended = _same(reply, texts[0])[1:]
-            there.update(uuid.UUID(text.decode()).bytes for text in ended)
+            there.update(handle_bytes(text.decode()) for text in ended)
             written.append(Written(tag, seq, nonce, replicas))
     return there, tuple(written)
 
@@ -446,14 +452,15 @@ def _batches(placement: Placement, handles: Iterable[bytes]) -> Iterator[tuple[s
 
 
 def _mark(authority: Authority, tenant: str, random: Random) -> Flow[Outcome[None]]:
-    """Mark every shard, and then write one entry into all of them, of the latest of these times.
+    """Mark every shard, and then write one entry into all of them, of the latest of these times, and marks as late.
 
     In this order: a session from before is refreshed no more once its shard is marked, so none of its access tokens has
-    been issued after that.
+    been issued after that. What is made later in any shard bears a later time than the entry.
     """
     tags, keep = authority.placement.tags, authority.config.absolute_lifetime * 1000
     replies = yield [Call("mark", tag, (tenant, "", keep)) for tag in tags]
     latest = max(_same(reply, tenant)[1] for reply in replies)
+    yield [Call("mark", tag, (tenant, latest, keep)) for tag in tags]
     entry = everything_entry(latest) if tenant == EVERYBODY else tenant_entry(tenant, latest)
     return (yield from _blacklist(authority, entry, authority.entry_life, random))
 
@@ -473,7 +480,7 @@ def _read(authority: Authority, handle: str) -> Flow[Record | None]:
     raw = _handle_or_none(handle)
     if raw is None:
         return None
-    reply = _same((yield Call("info", authority.tag_of_handle(raw), (_text(raw),))), _text(raw))
+    reply = _same((yield Call("info", authority.tag_of_handle(raw), (uuid_text(raw),))), uuid_text(raw))
     return Record.read(raw, reply[2:]) if len(reply) > 2 else None
 
 
@@ -481,8 +488,8 @@ def _update(
     authority: Authority, raw: bytes, sets: Mapping[str, bytes], deletes: Iterable[str], revision: str | int = ""
 ) -> Flow[list[Any]]:
     pairs = [part for pair in sets.items() for part in pair]
-    args = (_text(raw), revision, len(sets), *pairs, *deletes)
-    return _same((yield Call("update", authority.tag_of_handle(raw), args)), _text(raw))
+    args = (uuid_text(raw), revision, len(sets), *pairs, *deletes)
+    return _same((yield Call("update", authority.tag_of_handle(raw), args)), uuid_text(raw))
 
 
 def _merge(
@@ -519,10 +526,6 @@ def _same(reply: list[Any], asked: str | bytes) -> list[Any]:
 def _short(handle: str) -> str:
     """A session's name in logs: enough to match lines, not enough to act on."""
     return hashlib.sha256(handle.encode()).hexdigest()[:12]
-
-
-def _text(raw: bytes) -> str:
-    return str(uuid.UUID(bytes=raw))
 
 
 def _handle_or_none(handle: str) -> bytes | None:

@@ -37,6 +37,7 @@ _NONCE_BYTES = 12
 _CURVES: dict[str, ec.EllipticCurve] = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 _CURVE_NAMES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 _HASHES: dict[str, hashes.HashAlgorithm] = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+_ECDSA = {algorithm: ec.ECDSA(_HASHES[algorithm[2:]]) for algorithm in _CURVES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class RingKey:
         match self.private:
             case ec.EllipticCurvePrivateKey() as key:
                 size = (key.key_size + 7) // 8
-                r, s = utils.decode_dss_signature(key.sign(message, ec.ECDSA(_hash(self.algorithm))))
+                r, s = utils.decode_dss_signature(key.sign(message, _ECDSA[self.algorithm]))
                 signature = r.to_bytes(size) + s.to_bytes(size)
             case rsa.RSAPrivateKey() as key if self.algorithm.startswith("PS"):
                 digest = _hash(self.algorithm)

@@ -16,7 +16,7 @@ import msgpack
 from .errors import StoreUnavailable
 from .session import SessionInfo, format_handle
 
-_MEMBER = "p:"
+_MEMBER = b"p:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,6 @@ class Record:
     @classmethod
     def _read(cls, handle: bytes, flat: Sequence[bytes]) -> Record:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        members = {name.decode().removeprefix(_MEMBER): value for name, value in fields.items() if _is_member(name)}
         return cls(
             handle=handle,
             user_id=fields[b"user"].decode(),
@@ -72,7 +71,11 @@ class Record:
             idle_expires_at=int(fields[b"idle_exp"]),
             absolute_expires_at=int(fields[b"abs_exp"]),
             anti_csrf=fields[b"csrf"] == b"1",
-            payload={name: unpack(value) for name, value in members.items()},
+            payload={
+                name[len(_MEMBER) :].decode(): unpack(value)
+                for name, value in fields.items()
+                if name.startswith(_MEMBER)
+            },
             device=unpack(fields[b"device"]),
             data=unpack(fields[b"data"]) if b"data" in fields else None,
             revision=int(fields.get(b"rev", 0)),
@@ -108,11 +111,7 @@ class Record:
 
 def member_field(name: str) -> str:
     """The field of one top-level payload member."""
-    return _MEMBER + name
-
-
-def _is_member(field_name: bytes) -> bool:
-    return field_name.startswith(_MEMBER.encode())
+    return _MEMBER.decode() + name
 
 
 def pack(value: Any) -> bytes:

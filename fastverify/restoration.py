@@ -57,14 +57,19 @@ class Inventory:
             return False
         if in_every_shard(entry):
             return (tag, entry) not in self._marks
-        kind, target = kind_of(entry), target_of(entry)
-        found = self._table.lookup(
-            session=target if kind == SESSION else None,
-            token=target if kind == TOKEN else None,
-            key=target if kind == KEY else None,
-            now=1,  # however old: it was read
-        )
-        return found != kind
+        return not holds(self._table, entry, 2)  # however old: it was read
+
+
+def holds(table: RevocationTable, entry: bytes, expires_at: int) -> bool:
+    """Whether a table has the entry of a session, token or key, for at least as long. Of marks it is not known."""
+    kind, target = kind_of(entry), target_of(entry)
+    found = table.lookup(
+        session=target if kind == SESSION else None,
+        token=target if kind == TOKEN else None,
+        key=target if kind == KEY else None,
+        now=expires_at - 1,
+    )
+    return found == kind
 
 
 class Restoration:

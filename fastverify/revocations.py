@@ -6,8 +6,8 @@ flushed store) is seen and not read past. A poll also writes where this follower
 not believed. The table counts as fresh until B seconds after the last poll that had caught up was sent, of the shard of
 which that is longest ago.
 
-Every shard is polled once a second, which is what completeness rests on. A second thread listens for hints, which name
-a shard in whose log something has just been written: it is polled at once.
+Every shard is polled once a second, which is what completeness rests on. Hints name a shard in whose log something has
+just been written: it is polled at once.
 
 Nothing that was learnt is forgotten before its time. Where a store has another history than before, the follower goes
 on from the last entry that both have, or reads it anew, and gives back what the store has lost of what is known here.
@@ -21,15 +21,16 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
 from ._core import RevocationTable
 from .entries import KEY, TENANT, kind_of
 from .errors import ConfigError, StoreUnavailable
 from .flows import StoreState
+from .hints import Hints
 from .placement import Placement
-from .restoration import Inventory, Restoration
+from .restoration import Inventory, Restoration, holds
 from .sightings import Sightings
 from .store import Call, Store
 
@@ -39,12 +40,8 @@ POLL_INTERVAL = 1.0
 _BATCH = 1_000
 #: Seconds that lie between two polls at least, whatever tokens come in.
 _NUDGE = 0.1
-#: Seconds that lie between two polls for hints at least: many revocations a second are read together.
-_HINT_GAP = 0.005
 #: Seconds between tries while the store is away: the first, and the longest.
 _RETRY_FIRST, _RETRY_LONGEST = 0.05, 1.0
-#: Seconds between tries to listen for hints, which a user may not be permitted to; and for which one is waited at once.
-_LISTEN_FIRST, _LISTEN_LONGEST, _LISTEN = 0.05, 30.0, 1.0
 #: Seconds by which the core's coarse clock may be behind: the bound must hold by the exact one.
 _TICK = 0.01
 #: Seconds between sweeps of expired entries.
@@ -175,9 +172,7 @@ class Follower:
         self._lock = threading.Lock()
         self._changed = threading.Condition()
         self._wake = threading.Event()
-        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._listener: threading.Thread | None = None
         self._ready = False
         self._fatal: ConfigError | None = None
         self._problem: Exception | None = None
@@ -185,15 +180,14 @@ class Follower:
         self._id = self._random(16).hex()
         self._placement: Placement | None = None
         self._shards: dict[str, _Shard] = {}
-        #: The tags that hints have named.
-        self._hinted: set[str] = set()
+        self._hints = Hints(self._store, lambda: list(self._shards), self._wake.set)
         self._poll_wanted = True
-        self._next_poll = self._next_hint = self._next_sweep = float("-inf")
+        self._next_poll = self._next_sweep = float("-inf")
         self._ring_sent = float("-inf")
         self._last_ok: float | None = None
         self._tried = float("-inf")
         self._polls = self._completed = 0
-        self._hints = self._applied = self._divergences = self._resets = 0
+        self._applied = self._divergences = self._resets = 0
         #: What is to be given back to the store, and what it is to be told.
         self._restoration = Restoration(self._store, self._table, self._random)
         self.sightings = Sightings()
@@ -205,9 +199,8 @@ class Follower:
         with self._lock:
             if not self._closed and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._run, name="fastverify-follower", daemon=True)
-                self._listener = threading.Thread(target=self._listen, name="fastverify-hints", daemon=True)
                 self._thread.start()
-                self._listener.start()
+                self._hints.start()
 
     def ensure(self) -> None:
         """Start the thread again if it is gone, as it is in a forked child."""
@@ -221,7 +214,7 @@ class Follower:
             self._closed = True
             thread = self._thread
         self._wake.set()
-        self._closing.set()
+        self._hints.close()
         with self._changed:
             self._changed.notify_all()
         if thread is not None:
@@ -262,15 +255,16 @@ class Follower:
     def refuse(self, entries: Iterable[bytes], expires_at: int) -> None:
         """Enter revocations that this process has written, before the store's log says so."""
         for entry in entries:
+            known = holds(self._table, entry, expires_at)  # a hint was faster, and it has been read in the log
             self._table.add(entry, expires_at)
-            if self._placement is not None:
+            if self._placement is not None and not known:
                 self._restoration.wrote(self._placement, entry, expires_at, self._monotonic())
 
     def info(self) -> FollowerInfo:
         """What has been done so far."""
         return FollowerInfo(
             polls=self._completed,
-            hints=self._hints,
+            hints=self._hints.heard,
             applied=self._applied,
             divergences=self._divergences,
             resets=self._resets,
@@ -338,9 +332,8 @@ class Follower:
         if not self._shards:
             self._tried = now
             self._bootstrap()
-        if self._hinted and now >= self._next_hint:
-            self._next_hint = now + _HINT_GAP
-            self._follow([self._shards[tag] for tag in self._take_hinted() if tag in self._shards])
+        if now >= self._hints.due():
+            self._follow([self._shards[tag] for tag in self._hints.take(now) if tag in self._shards])
         if self._poll_wanted or now >= self._next_poll:
             self._poll_wanted = False
             self._tried, self._next_poll = now, now + POLL_INTERVAL
@@ -348,7 +341,7 @@ class Follower:
         self._restoration.work(now, self._wall())
         if self._poll_wanted:
             return now
-        return min(self._next_poll, self._next_hint if self._hinted else float("inf"), self._restoration.due())
+        return min(self._next_poll, self._hints.due(), self._restoration.due())
 
     def _failed(self, error: Exception) -> None:
         """Go on, whatever it is: a gateway that serves when stale has nobody else who would start the thread again."""
@@ -404,9 +397,9 @@ class Follower:
                     parts.append((tag, window, cursor))
         self._restoration.learn_tenants(tags)
         shards = []
-        ends = self._store.run_many([Call("follow_start", tag, (nonce,)) for tag in tags])
+        ends = self._store.run_many([Call("follow_tail", tag, (nonce,)) for tag in tags])
         for tag, start, end in zip(tags, starts, ends, strict=True):
-            _check_same_server(servers[tag], end[3])
+            _check_same_server(servers[tag], end[2])
             shard = _Shard(tag, _Applied(int(start[0]), start[1]), start[2])
             if (place := (int(end[0]), end[1])) != shard.path[-1][:2]:
                 shard.to_pass = place
@@ -420,7 +413,7 @@ class Follower:
         with self._changed:
             self._polls += 1
             this = self._polls
-        self._take_hinted()
+        self._hints.drop()
         self._follow_all()
         sent = self._monotonic()
         state = self._keep_ring()
@@ -494,7 +487,7 @@ class Follower:
             count += 1
         if count:
             self._applied += count
-            self._hinted.add(shard.tag)  # to report it: somebody may be waiting until every verifier has it
+            self._hints.add(shard.tag)  # to report it: somebody may be waiting until every verifier has it
         if TENANT in kinds:
             self._restoration.learn_tenants([shard.tag])
         if KEY in kinds:
@@ -528,36 +521,6 @@ class Follower:
                 self._resets += 1
                 _log.error("shard %s is another dataset than before: the store has lost its data", old.tag)
             old.path, old.genesis, old.to_pass = new.path, new.genesis, new.to_pass
-
-    # --- the thread that listens ---
-
-    def _listen(self) -> None:
-        thread, pause = threading.current_thread(), _LISTEN_FIRST
-        while not self._closed and self._listener is thread:
-            if self._shards:
-                try:
-                    self._hear(list(self._shards))
-                    pause = _LISTEN_FIRST
-                except StoreUnavailable as error:
-                    _log.debug("no hints are heard: %s", error)  # the polls say what is to be said
-                    pause = min(2 * pause, _LISTEN_LONGEST)
-            self._closing.wait(pause)
-
-    def _hear(self, tags: list[str]) -> None:
-        """Listen for hints of these shards, until they are others."""
-        thread = threading.current_thread()
-        with closing(self._store.subscribe([f"{tag}:hint" for tag in tags])) as subscription:
-            while not self._closed and self._listener is thread and list(self._shards) in (tags, []):
-                if (channel := subscription.get(_LISTEN)) is not None:
-                    self._hints += 1
-                    self._hinted.add(channel.removesuffix(":hint"))
-                    self._wake.set()
-
-    def _take_hinted(self) -> list[str]:
-        """The tags that hints have named; one that comes meanwhile stays for the next time."""
-        hinted = list(self._hinted)
-        self._hinted.difference_update(hinted)
-        return hinted
 
 
 def _check_same_server(its: bytes, another: bytes) -> None:

@@ -19,9 +19,9 @@ import hashlib
 import hmac
 import json
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ._core import Claims, parse_unverified
 from .errors import InvalidToken
-from .session import DEFAULT_CLAIMS, Session
+from .session import DEFAULT_CLAIMS, Session, uuid_text
 
 ACCESS_TOKEN_VERSION = "5"
 SECRET_BYTES = 32
@@ -38,6 +38,8 @@ _REFRESH_VERSION = 1
 _HEAD = 24
 _EDGE = 16
 _REFRESH_BYTES = _HEAD + _EDGE + 32
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_SORTED_ASCII = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def anti_csrf_token(secret: bytes) -> str:
     One a session, not one a refresh: a browser that stored a new cookie but died before its script stored a new header
     must not be refused.
     """
-    return str(uuid.UUID(bytes=hmac.digest(secret, b"fastverify 1 anti-csrf token", "sha256")[:16]))
+    return uuid_text(hmac.digest(secret, b"fastverify 1 anti-csrf token", "sha256")[:16])
 
 
 def front_token(claims: Claims) -> str:
@@ -132,7 +134,7 @@ def front_token(claims: Claims) -> str:
     The keys are sorted: the client compares the text of two payloads to see whether anything changed.
     """
     front = {"uid": claims["sub"], "ate": claims.expires_at * 1000, "up": claims.to_dict()}
-    return base64.b64encode(json.dumps(front, sort_keys=True, separators=(",", ":")).encode()).decode()
+    return base64.b64encode(_SORTED_ASCII.encode(front).encode()).decode()
 
 
 def strip_default_claims(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,8 +148,7 @@ def signing_input(kid: str, algorithm: str, payload: Mapping[str, Any]) -> str:
     Raises:
         ValueError: the payload is not JSON.
     """
-    header = {"alg": algorithm, "kid": kid, "typ": "JWT", "version": ACCESS_TOKEN_VERSION}
-    return f"{b64url(_json(header))}.{b64url(_json(payload))}"
+    return f"{_header(kid, algorithm)}.{b64url(_json(payload))}"
 
 
 def minted_session(access_token: str) -> Session:
@@ -162,9 +163,14 @@ def minted_session(access_token: str) -> Session:
         raise ValueError(f"the payload does not make a valid access token: {error}") from error
 
 
+@lru_cache(64)
+def _header(kid: str, algorithm: str) -> str:
+    return b64url(_json({"alg": algorithm, "kid": kid, "typ": "JWT", "version": ACCESS_TOKEN_VERSION}))
+
+
 def _json(value: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _JSON.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the payload is not JSON: {error}") from error
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from fix_stores import PATIENT
+
 from fastverify import AsyncSessions, Config, RevokedToken, Sessions, SessionVerifier, Unauthorised
 from fastverify.store import open_store
 
@@ -59,8 +61,8 @@ def settings(prefix: str, **changes: Any) -> Config:
 
 
 async def open_facade(kind: str, url: str, config: Config, **sources: Any) -> Facade:
-    """A facade over ``Sessions`` (``sync``) or ``AsyncSessions`` (``async``), ready."""
-    manager = (Sessions if kind == "sync" else AsyncSessions)(open_store(url), config, **sources)
+    """A facade over ``Sessions`` (``sync``) or ``AsyncSessions`` (``async``), ready, and patient."""
+    manager = (Sessions if kind == "sync" else AsyncSessions)(open_store(url, **PATIENT), config, **sources)
     facade = Facade(manager)
     await facade.jwks()
     return facade

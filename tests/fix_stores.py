@@ -6,6 +6,7 @@ All of them are started through the project's own watchdog, so that a test run t
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import redis
@@ -29,18 +30,31 @@ WAIT = 20.0
 PATIENT: dict[str, Any] = {"acquire": WAIT, "connect": WAIT, "command": WAIT, "total": WAIT}
 
 
+class Place(NamedTuple):
+    """Where a server runs: its address, and what to put before its command to start it there."""
+
+    address: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+
+
+LOOPBACK = Place()
+
+
 class LaunchedServer:
     """A Redis or Valkey that a test may stop, kill, restart and configure; plain settings, append-only file on.
 
     It listens on a loopback port that stays the same over a restart. ``url`` may be given to ``open_store``.
     """
 
-    def __init__(self, binary: str, directory: Path, **settings: str | tuple[str, ...]) -> None:
+    def __init__(
+        self, binary: str, directory: Path, *, place: Place = LOOPBACK, **settings: str | tuple[str, ...]
+    ) -> None:
         self.binary = binary
         self.directory = directory
+        self.place = place
         self.settings = settings
         self.port = _free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = f"redis://{place.address}:{self.port}/0"
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._frozen: int | None = None
 
@@ -49,7 +63,7 @@ class LaunchedServer:
         log = self.directory / "server.log"
         with log.open("ab") as output:
             self._watchdog = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(embedded._WATCHDOG), *self._command()],
+                [*self.place.enter, sys.executable, "-I", "-S", str(embedded._WATCHDOG), *self._command()],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -102,13 +116,31 @@ class LaunchedServer:
         finally:
             self.thaw()
 
+    def fill_disk(self) -> None:
+        """Let no file of its grow beyond what its largest has now, as on a disk that is full.
+
+        Writing fails with another error than there (EFBIG, not ENOSPC), which makes no difference to what it does. The
+        signal that goes with it is ignored, by what started it.
+        """
+        largest = max(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
+        self._limit_files(largest)
+
+    def free_disk(self) -> None:
+        """Let its files grow again."""
+        self._limit_files(resource.RLIM_INFINITY)
+
+    def _limit_files(self, size: int) -> None:
+        pid = self._pid()
+        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
+
     def client(self) -> redis.Redis:
         """A plain client, to look and to meddle with."""
-        return redis.Redis(port=self.port, password=self.settings.get("requirepass"), protocol=2)
+        return redis.Redis(self.place.address, self.port, password=self.settings.get("requirepass"), protocol=2)
 
     def _command(self) -> list[str]:
         settings: dict[str, str | tuple[str, ...]]
-        settings = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.directory), "save": ""}
+        settings = {"bind": self.place.address, "port": str(self.port), "dir": str(self.directory), "save": ""}
         settings |= {"appendonly": "yes", "appendfsync": "always", "enable-debug-command": "yes"} | self.settings
         command = [self.binary]
         for name, value in settings.items():
@@ -122,7 +154,7 @@ class LaunchedServer:
     def _serves(self) -> bool:
         """Whether it answers, and not that it is still loading its data. (Where it talks TLS: whether it listens.)"""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=0.25) as probe:
+            with socket.create_connection((self.place.address, self.port), timeout=0.25) as probe:
                 if "tls-port" in self.settings:
                     return True
                 probe.sendall(b"PING\r\n")
@@ -144,13 +176,24 @@ def return_greeting(client: socket.socket) -> None:
             client.sendall((b"$%d\r\n%b\r\n" % (len(GREETING), GREETING)) * (2 if commands == 2 else 3))
 
 
+#: Ports that were given out: on another host they are not seen to be taken.
+_given: set[int] = set()
+
+
 def _free_port() -> int:
-    """A port that nobody has, nor its cluster bus, 10,000 above it; both below those that connections are given."""
+    """A port that nobody has, nor its cluster bus, 10,000 above it; both below those that connections are given.
+
+    Of pytest's workers each has ports of its own: that of a server which is down for a moment must stay free.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = 10_000 + secrets.randbelow(12_000)
+        port = 10_000 + 8 * secrets.randbelow(1_500) + worker % 8
+        if port in _given:
+            continue
         with suppress(OSError), socket.socket() as probe, socket.socket() as bus:
             probe.bind(("127.0.0.1", port))
             bus.bind(("127.0.0.1", port + 10_000))
+            _given.add(port)
             return port
 
 
@@ -176,7 +219,8 @@ def embedded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Debian's redis-server for the run, over TCP; tests share it and keep apart by ``unique_prefix``."""
-    server = LaunchedServer(debian_redis(), tmp_path_factory.mktemp("redis"))
+    settings = {"appendfsync": "everysec"}  # nobody kills it, and the tests have no need to wait for the disk
+    server = LaunchedServer(debian_redis(), tmp_path_factory.mktemp("redis"), **settings)
     server.start()
     yield server.url
     server.stop()

@@ -11,14 +11,14 @@ its own by ``launch_cluster`` or ``launch_sentinel``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import redis
-from fix_stores import WAIT, LaunchedServer, _free_port, server_binary
+from fix_stores import LOOPBACK, WAIT, LaunchedServer, Place, _free_port, server_binary
 from redis.crc import key_slot
 
 from fastverify.errors import StoreUnavailable
@@ -27,6 +27,9 @@ T = TypeVar("T")
 SLOTS = 16384
 #: The name by which the sentinels know their primary.
 SERVICE = "sessions"
+#: Milliseconds of silence after which a node of a shared one is given up. None is ended, and a busy machine must
+#: not look as if it were: a failover that no test has asked for would lose what a test has written.
+UNHURRIED = "3000"
 
 
 def until(what: str, check: Callable[[], T], seconds: float = WAIT) -> T:
@@ -61,6 +64,8 @@ class Topology:
         self._binary = binary
         self._directory = directory
         self.nodes = []
+        #: Where each is to run, by the name of its folder.
+        self.place: Callable[[str], Place] = lambda name: LOOPBACK
 
     def start(self) -> None:
         """Start it, and wait until it is healthy."""
@@ -122,7 +127,11 @@ class Topology:
         return following == online == len(self.nodes) - self._primaries
 
     def _launch(self, **settings: Any) -> LaunchedServer:
-        node = LaunchedServer(self._binary, _folder(self._directory, f"node{len(self.nodes)}"), **settings)
+        name = f"node{len(self.nodes)}"
+        folder, place = _folder(self._directory, name), self.place(name)
+        if place.enter:
+            settings["protected-mode"] = "no"  # who can reach it there belongs to the run
+        node = LaunchedServer(self._binary, folder, place=place, **settings)
         if "tls-cert-file" in settings:
             node.settings |= {"tls-port": str(_free_port())}  # beside the plain one, which is for the test
         self.nodes.append(node)
@@ -157,7 +166,7 @@ class Cluster(Topology):
     def start(self) -> None:
         for _ in range(self._count):
             self._launch(**self._settings)
-        self.url = f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
+        self.url = f"redis+cluster://{_addresses(self.nodes)}"
         self._form(self.nodes[:3], self.nodes[3:])
         self.wait_healthy()
 
@@ -165,7 +174,7 @@ class Cluster(Topology):
         for n, node in enumerate(self.nodes):
             ask(node, "CLUSTER", "SET-CONFIG-EPOCH", n + 1)  # else they have to find out who is to be which
             for other in self.nodes[:n]:
-                ask(node, "CLUSTER", "MEET", "127.0.0.1", self.port_of(other))
+                ask(node, "CLUSTER", "MEET", other.place.address, self.port_of(other))
         for n, node in enumerate(primaries):
             ask(node, "CLUSTER", "ADDSLOTSRANGE", n * SLOTS // 3, (n + 1) * SLOTS // 3 - 1)
         for n, node in enumerate(replicas):
@@ -216,7 +225,7 @@ class Cluster(Topology):
         password = source.settings.get("requirepass")
         while keys := _raw(source, "CLUSTER", "GETKEYSINSLOT", slot, 1):
             auth = ("AUTH", password) if password else ()
-            ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, *auth, "KEYS", *keys)
+            ask(source, "MIGRATE", target.place.address, target.port, "", 0, 5000, *auth, "KEYS", *keys)
             yield "moved a key"
         yield "emptied"
         for node in (target, source):
@@ -267,7 +276,7 @@ class SentinelSet(Topology):
 
     def start(self) -> None:
         first = self._launch(**self._settings)
-        host, port = str(self._settings.get("replica-announce-ip", "127.0.0.1")), str(self.port_of(first))
+        host, port = str(self._settings.get("replica-announce-ip", first.place.address)), str(self.port_of(first))
         for _ in range(1, self._count):
             self._launch(**self._settings | {"replicaof": (host, port)})
         password = self._settings["masterauth"]
@@ -280,9 +289,13 @@ class SentinelSet(Topology):
             *([f"sentinel auth-pass {SERVICE} {password}"] if password else []),
         )
         for n in range(3):
-            self.sentinels.append(LaunchedSentinel(self._binary, _folder(self._directory, f"sentinel{n}"), lines))
+            name = f"sentinel{n}"
+            folder = _folder(self._directory, name)
+            self.sentinels.append(LaunchedSentinel(self._binary, folder, lines, place=self.place(name)))
             self.sentinels[-1].start()
-        self.url = f"redis+sentinel://{','.join(f'127.0.0.1:{one.port}' for one in self.sentinels)}/{SERVICE}/0"
+        self.url = (
+            f"redis+sentinel://{','.join(f'{one.place.address}:{one.port}' for one in self.sentinels)}/{SERVICE}/0"
+        )
         self.wait_healthy()
 
     def primary(self, tag: str = "{}") -> LaunchedServer:
@@ -323,9 +336,9 @@ class SentinelSet(Topology):
 class LaunchedSentinel(LaunchedServer):
     """A sentinel. It has a configuration file, as it writes there what it learns."""
 
-    def __init__(self, binary: str, directory: Path, lines: tuple[str, ...]) -> None:
-        super().__init__(binary, directory)
-        own = [f"port {self.port}", "bind 127.0.0.1", f"dir {directory}"]
+    def __init__(self, binary: str, directory: Path, lines: tuple[str, ...], *, place: Place = LOOPBACK) -> None:
+        super().__init__(binary, directory, place=place)
+        own = [f"port {self.port}", f"bind {place.address}", f"dir {directory}"]
         if any(line.startswith("tls-cert-file ") for line in lines):
             self.settings |= {"tls-port": str(_free_port())}
             own.append(f"tls-port {self.settings['tls-port']}")
@@ -348,6 +361,10 @@ def _folder(directory: Path, name: str) -> Path:
     folder = directory / name
     folder.mkdir()
     return folder
+
+
+def _addresses(servers: Iterable[LaunchedServer]) -> str:
+    return ",".join(f"{server.place.address}:{server.port}" for server in servers)
 
 
 def _raw(node: LaunchedServer, *command: Any) -> Any:
@@ -379,25 +396,25 @@ def _epoch(node: LaunchedServer) -> int:
 
 @pytest.fixture(scope="session")
 def _clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Cluster]]:
-    yield from _shared(Cluster, tmp_path_factory)
+    yield from _shared(Cluster, tmp_path_factory, **{"cluster-node-timeout": UNHURRIED})
 
 
 @pytest.fixture(scope="session")
 def _sentinel_sets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], SentinelSet]]:
-    yield from _shared(SentinelSet, tmp_path_factory)
+    yield from _shared(SentinelSet, tmp_path_factory, down_after=int(UNHURRIED))
 
 
 Kind = TypeVar("Kind", Cluster, SentinelSet)
 
 
-def _shared(make: type[Kind], folders: pytest.TempPathFactory) -> Iterator[Callable[[str], Kind]]:
+def _shared(make: type[Kind], folders: pytest.TempPathFactory, **settings: Any) -> Iterator[Callable[[str], Kind]]:
     """One of each kind of server, started when it is first asked for."""
     started: dict[str, Kind] = {}
     looked_at: dict[str, float] = {}
 
     def get(kind: str) -> Kind:
         if kind not in started:
-            started[kind] = make(server_binary(kind), folders.mktemp(f"{make.__name__.lower()}-{kind}"))
+            started[kind] = make(server_binary(kind), folders.mktemp(f"{make.__name__.lower()}-{kind}"), **settings)
             started[kind].start()
         if time.monotonic() > looked_at.get(kind, 0.0) + 5.0:  # to ask all of them takes longer than many a test
             started[kind].wait_healthy()

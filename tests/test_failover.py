@@ -141,6 +141,7 @@ def test_what_a_failover_loses_is_given_back_by_the_gateways_that_know_it(
         servers.wait_for_new_primary(former)
 
         until("it was given back", lambda: sum(one.follower_info().given_back for one in gateways) >= 4)
+        until("the other one has seen it, too", lambda: all(one.follower_info().divergences >= 2 for one in gateways))
         assert all(one.follower_info().divergences == 2 for one in gateways), "once in each shard"
         assert not any(one.follower_info().resets for one in gateways)
         assert ("read anew" in caplog.text) == (remembered == 1)

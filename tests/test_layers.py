@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "placement records store.calls tokens keys key_ring authority sites transport",
         "flows",
         "store",
-        "sightings restoration revocations verifier key_keeper manager",
+        "hints sightings restoration revocations verifier key_keeper manager",
         "adapters service",
     )
 )

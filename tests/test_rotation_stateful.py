@@ -12,7 +12,7 @@ went over the wire, so that a mistake which model and script share is still seen
 - I7: the absolute expiry stays where it is, and no access token outlives it.
 - I10: repeating a call within W succeeds again, with the same refresh token or with none.
 
-Time goes in steps that are nowhere near a bound: an example may run for 20 s and no verdict depends on it. When one
+Time goes in steps that are nowhere near a bound: an example may run for 100 s and no verdict depends on it. When one
 fails, Hypothesis prints the steps that are left of it, and between them what happened.
 """
 
@@ -36,10 +36,10 @@ from session_lab import Lab, Snapshot, generation, session_entry
 from fastverify import Issued, TokenTheftDetected, TooManyRefreshes, Unauthorised, flows
 from fastverify.store import Store, open_store
 
-#: Seconds. Spans are multiples of STEP, and the bounds lie in between: 80 < W < 160 < D < 240.
-STEP, W = 80, 100
+#: Seconds. Spans are multiples of STEP, and the bounds lie in between: 400 < W < 800 < D < 1200.
+STEP, W = 400, 500
 D = 2 * W + 1
-IDLE, ABSOLUTE = 6_040, 15_040
+IDLE, ABSOLUTE = 30_200, 75_200
 #: Few, so that a storm is reached.
 REDELIVERIES = 3
 SHARDS = 2

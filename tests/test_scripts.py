@@ -14,10 +14,10 @@ import redis
 from fix_stores import PATIENT, WAIT, Launch
 from session_lab import D, Lab, W, plain_client, plain_handle, session_entry
 
-from fastverify import StoreUnavailable, Unauthorised, flows
+from fastverify import Issued, StoreUnavailable, Unauthorised, flows
 from fastverify.entries import everything_entry, key_entry, tenant_entry, token_entry
 from fastverify.key_ring import generate_key
-from fastverify.store import Flow, Store, drive, open_store
+from fastverify.store import Call, Flow, Store, drive, open_store
 from fastverify.store.calls import script
 
 HOUR_MS = 3_600_000
@@ -78,6 +78,7 @@ def whole_life(lab: Lab, user_id: str) -> None:
     seq, nonce, _, _, *windows = lab.call("follow_start", tag, b"nonce")
     lab.call("follow_scan", tag, windows[0], 0)
     assert lab.call("follow_poll", tag, b"follower", seq, nonce, 10, SERVES) == [b"OK"]
+    assert lab.call("follow_tail", tag, b"nonce")[:2] == [seq, nonce]
 
 
 # --- where things lie ---
@@ -279,8 +280,10 @@ def test_a_session_that_is_over_does_not_count_against_the_limit(store: Store, u
         else:
             lab.mark("acme")
         assert lab.create_outcome().entries == ()
-        assert lab.record(kept) and not lab.record(over)
-        assert lab.redis.zcard(f"{lab.tag(over)}:u:user-1") == 2
+        assert lab.record(kept)
+        # What a mark has cut off stays for whom it has to be found by (refresh.lua).
+        assert bool(lab.record(over)) == (how == "marked")
+        assert lab.redis.zcard(f"{lab.tag(over)}:u:user-1") == (3 if how == "marked" else 2)
 
 
 def commands_run(lab: Lab) -> int:
@@ -413,6 +416,37 @@ def test_revoke_user_may_be_confined_to_a_tenant_and_spare_a_session(lab: Lab) -
 
 
 @pytest.mark.parametrize("tenant", [None, "acme"])
+def test_revoke_user_of_more_sessions_than_one_call_takes_leaves_none_whenever_they_came(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tenant: str | None
+) -> None:
+    monkeypatch.setattr(flows, "_BATCH", 3)
+    kept = [lab.create(tenant="acme")] + [lab.create(tenant="public") for _ in range(4 if tenant else 0)]
+    before = [lab.create(tenant="acme") for _ in range(7)]
+    spare = kept[0].session.handle
+    flow = flows.revoke_user(lab.authority, "user-1", random=os.urandom, tenant=tenant, except_handle=spare)
+    calls, reply, meanwhile = list[Call](), None, list[Issued]()
+    while True:
+        try:
+            asked = flow.send(reply)
+        except StopIteration as end:
+            outcome = end.value
+            break
+        assert isinstance(asked, Call)
+        calls.append(asked)
+        reply = lab.store.run(asked)
+        if len(calls) < 3:
+            meanwhile.append(lab.create(tenant="acme"))
+    assert len(calls) == 3, "nine sessions in all"
+    ended = [issued.session.handle for issued in (*before, *meanwhile)]
+    assert sorted(outcome.value) == sorted(ended)
+    assert set(outcome.entries) == {session_entry(handle) for handle in ended}
+    assert sorted(lab.entries(lab.tag(spare))) == sorted(outcome.entries), "each is written once"
+    assert [one.seq for one in outcome.written] == [4, 7, 10]
+    left = lab.run(flows.handles(lab.authority, "user-1"))
+    assert sorted(left) == sorted(issued.session.handle for issued in kept)
+
+
+@pytest.mark.parametrize("tenant", [None, "acme"])
 def test_revoke_user_revokes_what_only_the_index_knows(lab: Lab, tenant: str | None) -> None:
     """An expired record may be gone while an access token of its session is alive; nobody knows its tenant then."""
     issued = lab.create(tenant="acme")
@@ -497,13 +531,38 @@ def test_an_old_last_entry_is_not_trimmed(lab: Lab) -> None:
     assert seqs(lab, tag) == [1, 2]
 
 
-def test_a_call_trims_a_hundred_at_most(lab: Lab) -> None:
+def test_a_call_trims_no_more_than_a_hundred_besides_as_much_as_it_writes(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
     log_of(lab, tag, 250 * [3 * HOUR_MS])
     for first in (101, 201, 250):
         lab.revoke(handle_in(lab, tag))
         assert seqs(lab, tag)[0] == first
     assert seqs(lab, tag) == [250, 251, 252, 253], "the oldest left has a young successor"
+
+
+def test_a_call_that_writes_much_trims_as_much_or_the_log_would_grow(lab: Lab) -> None:
+    tag = lab.authority.placement.tags[0]
+    log_of(lab, tag, 500 * [3 * HOUR_MS])
+    lab.revoke(*(handle_in(lab, tag) for _ in range(200)))
+    assert seqs(lab, tag) == list(range(300, 701))
+
+
+def test_entries_of_different_lives_stand_in_their_sets_and_in_order_in_the_log(lab: Lab) -> None:
+    tag, now = lab.authority.placement.tags[0], lab.now_ms() // 1000
+    entries = [key_entry(f"k-{n}") for n in range(4)]
+    lives = [1_000, 90_000, 1_000, 200_000]
+    lab.call(
+        "push",
+        tag,
+        b"n",
+        *(part for pair in zip(entries, (now + life for life in lives), strict=True) for part in pair),
+    )
+    assert lab.entries(tag) == entries
+    items = [fields for _, fields in lab.redis.xrange(f"{tag}:log") if b"e" in fields]
+    for life, fields in zip(lives, items, strict=True):
+        assert lab.redis.sismember(f"{tag}:rev:{fields[b'w'].decode()}", fields[b"e"])
+        assert int(fields[b"w"]) >= now + life
+    assert len(lab.redis.zrange(f"{tag}:windows", 0, -1)) == 3
 
 
 def test_of_two_merges_at_once_the_one_that_no_longer_fits_is_refused(lab: Lab) -> None:
@@ -760,7 +819,7 @@ def test_a_mark_ends_what_was_there_and_nothing_that_comes_after_it(lab: Lab) ->
     after = lab.create(tenant="acme")
     with pytest.raises(Unauthorised):
         lab.refresh(ended.refresh_token)
-    assert lab.record(ended) == {}
+    assert lab.record(ended)  # nobody is let in by it, and a revocation of the user's finds it
     assert lab.refresh(after.refresh_token) and lab.refresh(other.refresh_token)
     cutoff = int.from_bytes(outcome.entries[0][17:]) // 1000
     assert after.session.issued_at > cutoff >= ended.session.issued_at
@@ -776,7 +835,31 @@ def test_the_mark_of_a_clock_that_is_ahead_ends_nothing_that_comes_after_it(lab:
     assert issued.session.issued_at == ahead // 1000 + 1
     assert lab.refresh(issued.refresh_token).session.issued_at == ahead // 1000 + 1
     lab.mark("*")
-    assert int(lab.redis.hget(f"{lab.tag(issued)}:marks", "*") or 0) == ahead, "a mark only becomes later"
+    later = int(lab.redis.hget(f"{lab.tag(issued)}:marks", "*") or 0)
+    assert later == (ahead // 1000 + 1) * 1000, "a mark only becomes later, and by a second: that session has ended"
+    with pytest.raises(Unauthorised):
+        lab.refresh(issued.refresh_token)
+
+
+@pytest.mark.parametrize("first, second", [("*", "*"), ("acme", "acme"), ("*", "acme"), ("acme", "*")])
+def test_a_second_mark_in_the_same_second_ends_what_came_between(lab: Lab, first: str, second: str) -> None:
+    lab.mark(first)
+    between = lab.create(tenant="acme")
+    outcome = lab.mark(second)
+    assert between.session.issued_at <= int.from_bytes(outcome.entries[0][17:]) // 1000
+    with pytest.raises(Unauthorised):
+        lab.refresh(between.refresh_token)
+    assert lab.create(tenant="acme").session.issued_at > int.from_bytes(outcome.entries[0][17:]) // 1000
+
+
+def test_a_session_that_comes_after_a_mark_is_not_refused_for_the_clock_of_another_shard(lab: Lab) -> None:
+    ahead, (tag, *_) = lab.now_ms() + 3_000, lab.authority.placement.tags
+    lab.call("mark", tag, "*", ahead, HOUR_MS)  # as that shard's own clock says
+    outcome = lab.mark("*")
+    cutoff = int.from_bytes(outcome.entries[0][17:])
+    assert cutoff > ahead
+    user = a_user_of_another_shard(lab, next(u for u in map(str, range(999)) if lab.authority.tag_of_user(u) == tag))
+    assert lab.create(user).session.issued_at > cutoff // 1000
 
 
 def test_no_token_of_a_session_that_was_there_outlives_a_revocation_that_took_its_time(lab: Lab) -> None:

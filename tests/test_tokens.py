@@ -57,24 +57,24 @@ def test_every_single_character_matters() -> None:
                 assert parsed is None or not parsed.belongs_to(SECRET)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        ".",
-        "a" * 96,
-        TOKEN[:-1],
-        TOKEN + "A",
-        TOKEN + "=",
-        TOKEN + "\n",
-        " " + TOKEN,
-        TOKEN[:40] + "\n" + TOKEN[40:],
-        "!" * 96,
-        "a" * 100_000,
-        TOKEN.swapcase(),
-        base64.b64encode(b"\x02" + base64.urlsafe_b64decode(TOKEN)[1:]).decode(),
-    ],
-)
+NO_TOKENS = {
+    "nothing": "",
+    "a point": ".",
+    "of the right length": "a" * 96,
+    "one short": TOKEN[:-1],
+    "one more": TOKEN + "A",
+    "padding": TOKEN + "=",
+    "a line end": TOKEN + "\n",
+    "a space before": " " + TOKEN,
+    "a line end inside": TOKEN[:40] + "\n" + TOKEN[40:],
+    "no base64": "!" * 96,
+    "far too long": "a" * 100_000,
+    "the other case": TOKEN.swapcase(),
+    "another version": base64.b64encode(b"\x02" + base64.urlsafe_b64decode(TOKEN)[1:]).decode(),
+}
+
+
+@pytest.mark.parametrize("text", NO_TOKENS.values(), ids=NO_TOKENS)
 def test_anything_else_is_no_refresh_token(text: str) -> None:
     assert parse_refresh_token((KEYS,), text) is None
 

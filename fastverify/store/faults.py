@@ -65,7 +65,7 @@ _MEANINGS: dict[str, tuple[str, int, Remedy]] = {
     "MASTERDOWN": ("has lost its primary", 1, Remedy.LATER),
     # It runs, and cannot do this.
     "OOM": ("is out of memory", 5, Remedy.NONE),
-    "MISCONF": ("cannot write its files", 5, Remedy.NONE),
+    "MISCONF": ("cannot write its files: its disk is full, or may not be written to", 5, Remedy.NONE),
     "NOREPLICAS": ("has too few replicas to accept a write", 5, Remedy.NONE),
     # Somebody has to do something about it.
     "NOAUTH": ("wants credentials", 30, Remedy.NONE),

@@ -201,6 +201,9 @@ class AsyncPool:
             self._free.release()
 
     async def _acquire(self, seconds: float) -> None:
+        if not self._free.locked():
+            await self._free.acquire()  # at once, so without a time-out, which costs more than that
+            return
         try:
             async with InTime(max(0.0, min(self._limits.acquire, seconds))):
                 await self._free.acquire()

@@ -8,6 +8,7 @@ which fault is a table in faults.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -93,8 +94,11 @@ class _Patience:
         self._topology = topology
         self._version = topology.version
         self._tries = 0
-        #: What keeps a call from being sent while nobody knows whither.
-        self.nowhere = Fault(RedisConnectionError("it is not known which server to ask"), Stage.UNSENT)
+
+    @cached_property
+    def nowhere(self) -> Fault:
+        """What keeps a call from being sent while nobody knows whither."""
+        return Fault(RedisConnectionError("it is not known which server to ask"), Stage.UNSENT)
 
     def over(self, faults: Sequence[tuple[Fault, Node | None, bool]]) -> Errand[None]:
         """Do what may be done about faults, each with its server and whether the call is repeatable; else raise one."""

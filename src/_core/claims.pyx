@@ -47,22 +47,24 @@ cdef class Claims:
     Made by `Verifier.verify`; `parse_unverified` makes one that nobody has verified.
     """
 
-    cdef object given  # the token, a str or bytes
-    cdef const unsigned char *text  # its characters
+    # What every hit reads lies together.
+    cdef const unsigned char *text  # the token's characters
     cdef size_t size
+    cdef unsigned long long generation  # of the verifier's keys, when last looked at
+    cdef long long valid_from, valid_until  # with leeway; the second is exclusive
+    cdef unsigned long long epoch  # of the revocation table, when last looked up
+    cdef unsigned char handle16[16]
+    cdef bint has_handle
+    cdef long long exp, nbf, iat  # -1: absent
+    cdef Key key
+    cdef object given  # the token, a str or bytes
     cdef size_t signing_size  # of its signing input
     cdef unsigned char *payload  # the decoded claims set, JSON_PAD zero bytes after it
     cdef size_t payload_size
     cdef Member found[CLAIMS_NOTED]
-    cdef long long exp, nbf, iat  # -1: absent
-    cdef long long valid_from, valid_until  # with leeway; the second is exclusive
-    cdef Key key
-    cdef unsigned long long generation  # of the verifier's keys, when last looked at
-    cdef unsigned long long epoch  # of the revocation table, when last looked up
-    cdef unsigned char handle16[16]
     cdef unsigned char digest16[16]
     cdef unsigned char tenant16[16]
-    cdef bint has_handle, has_digest, has_tenant
+    cdef bint has_digest, has_tenant
     cdef readonly str algorithm
     cdef readonly str key_id
     cdef object memo  # what a verifier's view has made of these claims
@@ -317,12 +319,15 @@ cdef class Claims:
     cdef int read_handle(self) except -1:
         """The 16 bytes of the UUID with which `sessionHandle` begins; what follows, from "_" on, is the tenant's."""
         cdef unsigned char plain[MAX_STRING]
-        cdef size_t size
+        cdef const unsigned char *text = self.payload + self.found[HANDLE].start + 1
+        cdef size_t size = self.found[HANDLE].size - 2
         self.check_text(HANDLE)
         self.check_text(TENANT)
         if self.found[HANDLE].kind == STRING:
-            size = unescape(self.payload + self.found[HANDLE].start + 1, self.found[HANDLE].size - 2, plain)
-            self.has_handle = (size == 36 or size > 36 and plain[36] == c"_") and read_uuid(plain, self.handle16)
+            if self.found[HANDLE].flags & ESCAPES:
+                size = unescape(text, size, plain)
+                text = plain
+            self.has_handle = (size == 36 or size > 36 and text[36] == c"_") and read_uuid(text, self.handle16)
         return 0
 
     cdef const unsigned char *token_target(self) except NULL:

@@ -8,32 +8,39 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from "Python.h":
-    object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
     void *PyUnicode_DATA(object text)
+    void *characters "PyUnicode_DATA"(PyObject *text)
     double PyOS_string_to_double(const char *text, char **end, PyObject *overflow) except? -1.0
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 
 cdef extern from *:
+    """
+    /* In C, since Cython counts a reference to a variable up and at once down again when a function returns it, which
+       is slow from 3.12 on (sharing.pyx). */
+    static inline PyObject *fv_ascii_text(const unsigned char *p, Py_ssize_t size) {
+        PyObject *text = PyUnicode_New(size, 127);
+        if (text != NULL)
+            memcpy(PyUnicode_DATA(text), p, size);
+        return text;
+    }
+    """
+    object ascii_text "fv_ascii_text"(const unsigned char *p, Py_ssize_t size)
     # Of Cython's own: makes room beforehand where CPython has a function for it.
     dict new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t members)
 
 
-cdef inline object ascii_text(const unsigned char *p, Py_ssize_t size):
-    cdef object text = PyUnicode_New(size, 127)
-    memcpy(PyUnicode_DATA(text), p, size)
-    return text
-
-
-cdef object string_value(const unsigned char *p, Py_ssize_t size, int flags):
+cdef inline object string_value(const unsigned char *p, Py_ssize_t size, int flags):
     """The str of a scanned string, without its quotes."""
+    return odd_string_value(p, size, flags) if flags else ascii_text(p, size)
+
+
+cdef object odd_string_value(const unsigned char *p, Py_ssize_t size, int flags):
     cdef unsigned char plain[MAX_STRING]
     if flags & ESCAPES:
         size = unescape(p, size, plain)
-        return PyUnicode_DecodeUTF8(<const char *>plain, size, NULL)
-    if flags & NON_ASCII:
-        return PyUnicode_DecodeUTF8(<const char *>p, size, NULL)
-    return ascii_text(p, size)
+        p = plain
+    return PyUnicode_DecodeUTF8(<const char *>p, size, NULL)
 
 
 # Member names come again with every token, so the latest str of each is kept: a fixed table, looked up by the name's
@@ -54,40 +61,36 @@ cdef object kept_names_guard = object()  # its lock guards the table where there
 cdef object name_value(const unsigned char **cursor, KeptName **latest):
     """The str of the member name whose quote is at the cursor, which moves past it; mostly the same for the same name.
 
-    `latest` is the kept name that came before it, or NULL.
+    `latest` is the kept name that came before it, or NULL. Called in the critical section of `kept_names_guard`.
     """
     cdef const unsigned char *p = cursor[0] + 1
     cdef const unsigned char *end
     cdef unsigned long long head
-    cdef KeptName *kept
-    cdef object name
+    cdef KeptName *kept = latest[0].next if latest[0] != NULL else NULL
     cdef int flags, error
-    with cython.critical_section(kept_names_guard):
-        kept = latest[0].next if latest[0] != NULL else NULL
-        # A kept name holds no quote: where all of it stands at p, p's string is at least as long.
-        if kept != NULL and is_kept(kept, p, fv_name_head(p, kept.size), kept.size) and p[kept.size] == c'"':
-            latest[0] = kept
-            cursor[0] = p + kept.size + 1
-            return <object>kept.name
-        end = string_end(p, &flags, &error)
-        cursor[0] = end + 1
-        if flags or end - p > KEPT_SIZE:
-            latest[0] = NULL
-            return string_value(p, end - p, flags)
-        head = fv_name_head(p, end - p)
-        kept = &kept_names[fv_mix(head) >> (64 - KEPT_BITS)]
-        if latest[0] != NULL:
-            latest[0].next = kept
+    # A kept name holds no quote: where all of it stands at p, p's string is at least as long.
+    if kept != NULL and is_kept(kept, p, fv_name_head(p, kept.size), kept.size) and p[kept.size] == c'"':
         latest[0] = kept
-        if is_kept(kept, p, head, end - p):
-            return <object>kept.name
+        cursor[0] = p + kept.size + 1
+        return <object>kept.name
+    end = string_end(p, &flags, &error)
+    cursor[0] = end + 1
+    if flags or end - p > KEPT_SIZE:
+        latest[0] = NULL
+        return string_value(p, end - p, flags)
+    head = fv_name_head(p, end - p)
+    kept = &kept_names[fv_mix(head) >> (64 - KEPT_BITS)]
+    if latest[0] != NULL:
+        latest[0].next = kept
+    latest[0] = kept
+    if not is_kept(kept, p, head, end - p):
         name = ascii_text(p, end - p)
         Py_INCREF(name)
         Py_XDECREF(kept.name)
         kept.name = <PyObject *>name
         kept.head = head
         kept.size = end - p
-    return name
+    return <object>kept.name
 
 
 cdef inline bint is_kept(const KeptName *kept, const unsigned char *p, unsigned long long head,
@@ -95,20 +98,25 @@ cdef inline bint is_kept(const KeptName *kept, const unsigned char *p, unsigned 
     """Whether this kept name is what stands at p, with that head and size."""
     return (
         kept.head == head and kept.size == size and kept.name != NULL
-        and (size <= 8 or memcmp(<const unsigned char *>PyUnicode_DATA(<object>kept.name) + 8, p + 8, size - 8) == 0)
+        and (size <= 8 or memcmp(<const unsigned char *>characters(kept.name) + 8, p + 8, size - 8) == 0)
     )
 
 
 cdef object integer_value(const unsigned char *p, const unsigned char *end):
     """The int of a scanned integer, of any size; independent of sys.set_int_max_str_digits."""
     cdef bint negative = p[0] == c"-"
-    cdef unsigned long long part, scale
+    cdef long long part = 0, scale
     cdef object value = None
     p += negative
+    if end - p <= 18:
+        while p < end:
+            part = part * 10 + (p[0] - c"0")
+            p += 1
+        return -part if negative else part
     while p < end:
         part = 0
         scale = 1
-        while p < end and scale < 1000000000000000000ULL:
+        while p < end and scale < 1000000000000000000LL:
             part = part * 10 + (p[0] - c"0")
             scale *= 10
             p += 1
@@ -124,19 +132,20 @@ cdef dict build_object(const unsigned char **cursor, Py_ssize_t members):
     cdef KeptName *latest = NULL
     cdef object name, member
     cdef int flags, error
-    while p[0] != c"}":
-        name = name_value(&p, &latest)
-        p = skip_blanks(skip_blanks(p) + 1)
-        if p[0] == c'"':
-            end = string_end(p + 1, &flags, &error)
-            member = string_value(p + 1, end - p - 1, flags)
-            p = end + 1
-        else:
-            cursor[0] = p
-            member = build(cursor)
-            p = cursor[0]
-        PyDict_SetItem(value, name, member)
-        p = next_item(p)
+    with cython.critical_section(kept_names_guard):
+        while p[0] != c"}":
+            name = name_value(&p, &latest)
+            p = skip_blanks(skip_blanks(p) + 1)
+            if p[0] == c'"':
+                end = string_end(p + 1, &flags, &error)
+                member = string_value(p + 1, end - p - 1, flags)
+                p = end + 1
+            else:
+                cursor[0] = p
+                member = build(cursor)
+                p = cursor[0]
+            PyDict_SetItem(value, name, member)
+            p = next_item(p)
     cursor[0] = p + 1
     return value
 
@@ -235,9 +244,10 @@ cdef list names_of(const unsigned char *p):
     cdef list names = []
     cdef KeptName *latest = NULL
     p = skip_blanks(skip_blanks(p) + 1)
-    while p[0] != c"}":
-        names.append(name_value(&p, &latest))
-        p = next_item(value_end(skip_blanks(skip_blanks(p) + 1)))
+    with cython.critical_section(kept_names_guard):
+        while p[0] != c"}":
+            names.append(name_value(&p, &latest))
+            p = next_item(value_end(skip_blanks(skip_blanks(p) + 1)))
     return names
 
 

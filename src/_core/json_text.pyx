@@ -55,10 +55,25 @@ cdef extern from *:
     static inline uint64_t fv_mix(uint64_t head) {
         return head * 0x9E3779B97F4A7C15u;
     }
+
+    /* 16 and the value of a hexadecimal digit; 0 for any other byte. */
+    static const unsigned char fv_digit[256] = {
+        ['0'] = 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
+        ['A'] = 26, 27, 28, 29, 30, 31,
+        ['a'] = 26, 27, 28, 29, 30, 31,
+    };
+
+    /* The value of four hexadecimal digits, or -1. Whether a digit is a letter is chance in a UUID: no branch depends
+       on it. */
+    static inline int fv_hex4(const unsigned char *p) {
+        int a = fv_digit[p[0]], b = fv_digit[p[1]], c = fv_digit[p[2]], d = fv_digit[p[3]];
+        return a & b & c & d & 16 ? (a & 15) << 12 | (b & 15) << 8 | (c & 15) << 4 | (d & 15) : -1;
+    }
     """
     const unsigned char *fv_plain_end(const unsigned char *p) noexcept nogil
     unsigned long long fv_name_head(const unsigned char *name, size_t size) noexcept nogil
     unsigned long long fv_mix(unsigned long long head) noexcept nogil
+    int hex4 "fv_hex4"(const unsigned char *p) noexcept nogil
 
 cdef enum:
     JSON_PAD = 16
@@ -83,21 +98,6 @@ cdef inline const unsigned char *skip_blanks(const unsigned char *p) noexcept no
     while p[0] <= c" " and (p[0] == c" " or p[0] == c"\n" or p[0] == c"\r" or p[0] == c"\t"):  # nearly always: none
         p += 1
     return p
-
-
-cdef int hex4(const unsigned char *p) noexcept nogil:
-    """The value of four hexadecimal digits, or -1. Stops at the first foreign byte, so never reads past the padding."""
-    cdef int value = 0, i
-    cdef unsigned char digit
-    for i in range(4):
-        digit = p[i]
-        if c"0" <= digit <= c"9":
-            value = value << 4 | (digit - c"0")
-        elif c"a" <= (digit | 0x20) <= c"f":
-            value = value << 4 | ((digit | 0x20) - c"a" + 10)
-        else:
-            return -1
-    return value
 
 
 cdef const unsigned char *escape_end(const unsigned char *p, int *error) noexcept nogil:

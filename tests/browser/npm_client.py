@@ -6,6 +6,7 @@ and the bundler starts from the package's own entry point: nothing of ours gets 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -30,16 +31,22 @@ def client_bundle(cache: Path, npm: str) -> bytes:
     recipe = [*manifest, Path(__file__)]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in recipe)).hexdigest()
     script = cache / f"client-{digest[:16]}.js"
-    if not script.exists():
-        with tempfile.TemporaryDirectory(dir=cache) as work:
-            for path in manifest:
-                shutil.copy(path, work)
-            _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], work)
-            entry = "node_modules/supertokens-website/index.js"
-            options = ["--bundle", "--format=iife", "--global-name=supertokens", "--log-level=error"]
-            _run(["node_modules/.bin/esbuild", entry, *options, "--outfile=client.js"], work)
-            os.replace(Path(work, "client.js"), script)  # whole or not at all, whoever else is at it
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever else needs it waits for the one who makes it
+        if not script.exists():
+            _pack(manifest, npm, script)
     return script.read_bytes()
+
+
+def _pack(manifest: list[Path], npm: str, script: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=script.parent) as work:
+        for path in manifest:
+            shutil.copy(path, work)
+        _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], work)
+        entry = "node_modules/supertokens-website/index.js"
+        options = ["--bundle", "--format=iife", "--global-name=supertokens", "--log-level=error"]
+        _run(["node_modules/.bin/esbuild", entry, *options, "--outfile=client.js"], work)
+        os.replace(Path(work, "client.js"), script)  # whole or not at all
 
 
 def _run(command: list[str], where: str) -> None:

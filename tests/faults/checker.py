@@ -170,12 +170,21 @@ class _Checker:
                 ("all", ""),
             ):
                 for event in scoped[scope, target]:
-                    if made.began <= event.ended:
+                    if made.began <= self._settled(event):
                         # A user's sessions are those that the store knows of.
                         known = scope == "session" or not self._lost(made, event)
                         life.ends.append(End(event, event.result == "ok" and made.ended < event.began and known))
         self._scoped = scoped
         return lives.values()
+
+    def _settled(self, event: Event) -> float:
+        """Until when what was asked may take effect. Packets that a fault has lost are sent again, though nobody waits
+        any more: each time after as long as has passed, or sooner.
+        """
+        if event.result not in OPEN:
+            return event.ended
+        lossy = [fault for fault in self._faults if fault.began <= event.ended and event.began <= fault.ended]
+        return max((event.ended, *(2 * fault.ended - event.began for fault in lossy)))
 
     def _revocations_of_token(self, event: Event) -> list[Event]:
         """Revocations of a token itself, or of the key that has signed it."""
@@ -337,7 +346,7 @@ class _Checker:
         for end, claim, begin, until in self._enforced(life):
             self._check_end(life, end, claim, begin, until)
         for loss in self._losses_of(life.created):
-            if loss.lost_from == 0:
+            if loss.lost_from == 0 and life.created.ended < loss.began:  # else it may have been made just after
                 self._check_emptied(life, loss)
         refused: dict[str, Event] = {}
         for event in life.verifies:

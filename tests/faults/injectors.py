@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from fix_stores import LaunchedServer
@@ -26,17 +26,19 @@ class Fault:
     topologies: frozenset[str]
     #: What it is, in a few words.
     words: str
+    #: It needs a network of our own (network.py), which not every machine allows.
+    apart: bool
 
 
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(*topologies: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def fault(*topologies: str, apart: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a row; its name and words are those of the function."""
 
     def add(inject: Callable[..., None]) -> Callable[..., None]:
         name, words = inject.__name__, (inject.__doc__ or "").partition("\n")[0]
-        FAULTS[name] = Fault(name, inject, frozenset(topologies), words)
+        FAULTS[name] = Fault(name, inject, frozenset(topologies), words, apart)
         return inject
 
     return add
@@ -147,6 +149,18 @@ def fill_memory(rig: Rig) -> None:
         for server in rig.primaries():
             with server.client() as client:
                 client.config_set("maxmemory", 0)
+
+
+@fault(*EVERYWHERE)
+def fill_disk(rig: Rig) -> None:
+    """The servers' disk takes no more: what would have to be written there is refused."""
+    primaries = rig.primaries()
+    with rig.fault("fill_disk"):
+        for server in primaries:
+            server.fill_disk()
+        rig.rest(1.2)
+        for server in primaries:
+            server.free_disk()
 
 
 @fault(ALONE)
@@ -349,6 +363,87 @@ def isolate_gateways(rig: Standalone) -> None:
 def _restore(rig: Standalone) -> None:
     for proxy in rig.proxies.values():
         proxy.restore()
+
+
+# --- packets ---
+
+
+def _some_processes(rig: Rig) -> tuple[str, str]:
+    """A service and a gateway; there are others."""
+    return rig.random.choice(rig.setup.services), rig.random.choice(rig.setup.gateways)
+
+
+@fault(*EVERYWHERE, apart=True)
+def part(rig: Rig) -> None:
+    """No packet passes between a service, a gateway and the servers, for longer than B; the others go on revoking."""
+    with rig.fault("part"):
+        rig.network.part(_some_processes(rig), rig.servers)
+        time.sleep(rig.setup.staleness + 1.0)
+        rig.network.heal()
+
+
+@fault(*EVERYWHERE, apart=True)
+def lose_answers(rig: Rig) -> None:
+    """Packets of a service and a gateway arrive, and none comes back to them."""
+    with rig.fault("lose_answers"):
+        rig.network.lose(rig.servers, _some_processes(rig))
+        rig.rest(1.5)
+        rig.network.heal()
+
+
+@fault(*EVERYWHERE, apart=True)
+def lose_questions(rig: Rig) -> None:
+    """No packet of a service and a gateway arrives; what the servers send comes."""
+    with rig.fault("lose_questions"):
+        rig.network.lose(_some_processes(rig), rig.servers)
+        rig.rest(1.5)
+        rig.network.heal()
+
+
+@fault(*SEVERAL, apart=True)
+def split(rig: Several) -> None:
+    """A primary is cut off, and a service and a gateway (and a sentinel) with it, until another has taken over."""
+    tag = rig.some_tag()
+    former = rig.store.primary(tag)
+    minority = {former.directory.name, *_some_processes(rig)} | ({"sentinel2"} & {*rig.servers})
+    with _deposed(rig, "split", former, tag):
+        rig.network.isolate(minority)
+
+
+@fault(*SEVERAL, apart=True)
+def deafen_primary(rig: Several) -> None:
+    """The other servers hear a primary, but it does not hear them; clients reach it, until another has taken over."""
+    tag = rig.some_tag()
+    former = rig.store.primary(tag)
+    with _deposed(rig, "deafen_primary", former, tag):
+        rig.network.lose({*rig.servers} - {former.directory.name}, [former.directory.name])
+
+
+@contextmanager
+def _deposed(rig: Several, name: str, former: LaunchedServer, tag: str) -> Iterator[None]:
+    """What is done here to the network lets another primary take over; then the network heals, and they meet."""
+    with rig.fault(name, tag, new_primary=True, lost_from=time.monotonic() - LAG) as said:
+        yield
+        rig.store.wait_for_new_primary(former, tag)
+        rig.rest(1.0)
+        rig.network.heal()
+        said["lost_to"] = time.monotonic()
+    # Service is back from here on; what the former primary accepts, before it hears that it is one, is lost.
+    with rig.fault(f"{name}: healed", tag, disturbs=False, lost_from=time.monotonic()) as said:
+        rig.store.wait_healthy()
+        said["lost_to"] = time.monotonic()
+
+
+@fault("sentinel", apart=True)
+def lose_acknowledgements(rig: Sentinel) -> None:
+    """Replicas get what the primary writes, and it does not hear so: it may accept nothing."""
+    primary = rig.store.primary()
+    replicas = [node.directory.name for node in rig.store.replicas()]
+    with rig.fault("lose_acknowledgements"):
+        rig.network.lose(replicas, [primary.directory.name])
+        time.sleep(4.0)
+        rig.network.heal()
+        rig.store.wait_healthy()
 
 
 # --- the processes ---

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can be told to misbehave: delay, hold, drop, cut, truncate, half-close, lead elsewhere.
+"""A TCP proxy that can be told to misbehave: delay, hold, drop, cut, truncate, half-close, lead elsewhere.
 
 ``UP`` are the requests on their way to the server, ``DOWN`` the replies. All methods may be called from any thread, and
 what they say holds from then on, for the connections that there are too. ``restore`` ends it all. What passes on a
@@ -57,9 +57,10 @@ class _Link:
 class Proxy:
     """In front of one server on loopback; ``port`` is its own, ``target`` the server's."""
 
-    def __init__(self, target: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, target: int, host: str = "127.0.0.1", *, address: str = "127.0.0.1") -> None:
         self._host, self._target = host, target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._address = address
+        self._listener = socket.create_server((address, 0))
         self.port = int(self._listener.getsockname()[1])
         self._loop = asyncio.new_event_loop()
         self._lanes = {UP: _Lane(), DOWN: _Lane()}
@@ -74,7 +75,7 @@ class Proxy:
     @property
     def url(self) -> str:
         """For ``open_store``."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self._address}:{self.port}/0"
 
     def delay(self, seconds: float, *directions: str) -> None:
         """Each piece of what passes comes so much later."""

@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fix_stores import WAIT, LaunchedServer
+from fix_stores import LOOPBACK, WAIT, LaunchedServer, Place
 from fix_topologies import Cluster, SentinelSet, Topology, until
 
 from fastverify.placement import Placement
 from fastverify.store import embedded
 
 from .journal import Journal
+from .network import HERE, Network
 from .proxy import Proxy
 from .rpc import Caller, Message
 from .workload import Setup
@@ -31,12 +32,12 @@ _TESTS = Path(__file__).resolve().parent.parent
 class Process:
     """One of the workload's processes; it ends with this one, for it lives as long as its standard input."""
 
-    def __init__(self, folder: Path, role: str, name: str, *url: str) -> None:
+    def __init__(self, folder: Path, role: str, name: str, *url: str, enter: tuple[str, ...] = ()) -> None:
         self.name = name
         path = os.pathsep.join([str(_TESTS), str(_TESTS.parent), os.environ.get("PYTHONPATH", "")])
         with (folder / f"{name}.log").open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "faults.workload", role, name, str(folder), *url],
+                [*enter, sys.executable, "-m", "faults.workload", role, name, str(folder), *url],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -73,12 +74,25 @@ class Process:
 
 
 class Rig:
-    """A run. ``stretch`` makes the faults that take time last so much longer than their shortest."""
+    """A run. ``stretch`` makes the faults that take time last so much longer than their shortest.
+
+    With ``apart``, every service, gateway and server is on a host of its own, and what is between them can be lost.
+    """
 
     topology = ""
 
-    def __init__(self, folder: Path, setup: Setup, *, stretch: float = 1.0, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        setup: Setup,
+        *,
+        stretch: float = 1.0,
+        say: Callable[[str], None] = print,
+        apart: bool = False,
+    ) -> None:
         self.folder, self.setup, self.stretch, self.say = folder, setup, stretch, say
+        self.apart = apart
+        self.network: Network | None = None
         self.random = random.Random(setup.seed)
         self.caller = Caller(folder, WAIT)
         self.processes: dict[str, Process] = {}
@@ -89,6 +103,11 @@ class Rig:
         self.journal = Journal(folder, "faults")
 
     # --- to be said by each topology ---
+
+    @property
+    def servers(self) -> list[str]:
+        """The hosts of the servers."""
+        raise NotImplementedError
 
     def start_store(self) -> None:
         """Start the servers."""
@@ -110,11 +129,11 @@ class Rig:
 
     def start(self) -> None:
         """Start all of it, and wait until sessions can be made and tokens verified."""
+        if self.apart:
+            self.network = Network()
         self.start_store()
-        for name in self.setup.services:
-            self.processes[name] = Process(self.folder, "service", name, self.url(name))
-        for name in self.setup.gateways:
-            self.processes[name] = Process(self.folder, "gateway", name, self.url(name))
+        for name in (*self.setup.services, *self.setup.gateways):
+            self._launch_process(name)
         for name in (*self.setup.services, *self.setup.gateways):
             self.wait_for(name)
         self.wait_for_service()
@@ -129,14 +148,23 @@ class Rig:
                 self.processes.pop(name).stop()
         self.caller.close()
         self.stop_store()
+        if self.network is not None:
+            self.network.close()
 
     def restart(self, name: str) -> None:
         """Kill a process, and start it anew after a while."""
         self.processes[name].kill()
         self.caller.forget(name)
         self.rest(0.5)
+        self._launch_process(name)
+
+    def place(self, name: str) -> Place:
+        """Where a process or server is to run."""
+        return self.network.host(name) if self.network is not None else LOOPBACK
+
+    def _launch_process(self, name: str) -> None:
         role = "service" if name in self.setup.services else "gateway"
-        self.processes[name] = Process(self.folder, role, name, self.url(name))
+        self.processes[name] = Process(self.folder, role, name, self.url(name), enter=self.place(name).enter)
         self.wait_for(name)
 
     def wait_for(self, name: str) -> None:
@@ -239,8 +267,9 @@ class Standalone(Rig):
         self.link = Proxy(self.primary.port)
         self.replica = self._launch(binary, "replica", common | {"replicaof": ("127.0.0.1", str(self.link.port))})
         self.wait_for_replica()
+        address = self.place(HERE).address
         names = (*self.setup.services, *self.setup.gateways)
-        self.proxies = {name: Proxy(self.primary.port) for name in names}
+        self.proxies = {name: Proxy(self.primary.port, address=address) for name in names}
 
     def _launch(self, binary: str, name: str, settings: dict[str, Any]) -> LaunchedServer:
         folder = self.folder / name
@@ -254,6 +283,10 @@ class Standalone(Rig):
             proxy.close()
         self.replica.stop()
         self.primary.stop()
+
+    @property
+    def servers(self) -> list[str]:
+        return [HERE]  # where the proxies are
 
     def url(self, process: str) -> str:
         return self.proxies[process].url
@@ -305,6 +338,10 @@ class Several(Rig):
         """One of the shards."""
         return self.random.choice(self.tags[:-1])
 
+    @property
+    def servers(self) -> list[str]:
+        return [server.directory.name for server in self.store._all()]
+
 
 class Sentinel(Several):
     """A primary, two replicas, three sentinels; a primary that is cut off stops before another starts."""
@@ -315,6 +352,7 @@ class Sentinel(Several):
         guard = {"min-replicas-to-write": "1", "min-replicas-max-lag": "2"}
         self.sentinels = SentinelSet(embedded.find_binary(), self.folder, down_after=3200, **guard)
         self.store = self.sentinels
+        self.store.place = self.place
         self.store.start()
 
 
@@ -326,6 +364,7 @@ class Clustered(Several):
     def start_store(self) -> None:
         self.cluster = Cluster(embedded.find_binary(), self.folder)
         self.store = self.cluster
+        self.store.place = self.place
         self.store.start()
 
 

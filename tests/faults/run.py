@@ -22,6 +22,7 @@ from pathlib import Path
 from .checker import Report, Rules, as_json, as_text, check
 from .injectors import FAULTS
 from .journal import merge
+from .network import Network, Refused
 from .rig import RIGS, Rig
 from .workload import Setup
 
@@ -33,9 +34,18 @@ PUSH_BACK = 3.0
 SETTLE = 2.0
 
 
-def faults_of(topology: str) -> list[str]:
-    """The faults that a topology can suffer."""
-    return [name for name, fault in FAULTS.items() if topology in fault.topologies]
+def faults_of(topology: str, *, apart: bool = True) -> list[str]:
+    """The faults that a topology can suffer; those too that need hosts of their own, or not."""
+    return [name for name, fault in FAULTS.items() if topology in fault.topologies and (apart or not fault.apart)]
+
+
+def why_not_apart() -> str:
+    """Why there can be no hosts of their own on this machine; nothing if there can."""
+    try:
+        Network().close()
+    except Refused as error:
+        return str(error)
+    return ""
 
 
 def run(rig: Rig, faults: Iterable[str], *, warm_up: float = WARM_UP, settle: float = SETTLE) -> None:
@@ -81,10 +91,10 @@ def in_turn(names: Sequence[str], seconds: float, seed: int) -> Iterator[str]:
             yield name
 
 
-def new_rig(topology: str, folder: Path, seed: int, stretch: float, say: Callable[[str], None]) -> Rig:
+def new_rig(topology: str, folder: Path, seed: int, stretch: float, say: Callable[[str], None], *, apart: bool) -> Rig:
     """A rig of a topology, not started."""
     setup = Setup(prefix=f"f{secrets.token_hex(4)}", seed=seed)
-    return RIGS[topology](folder, setup, stretch=stretch, say=say)
+    return RIGS[topology](folder, setup, stretch=stretch, say=say, apart=apart)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,11 +107,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--keep", type=Path, help="keep the journals and logs in this folder")
+    parser.add_argument("--no-namespaces", action="store_true", help="leave out what needs network namespaces")
     options = parser.parse_args(arguments)
-    names = options.faults.split(",") if options.faults else faults_of(options.topology)
-    if options.list or not set(names) <= set(faults_of(options.topology)):
-        for name in faults_of(options.topology):
-            print(f"{name:<20}{FAULTS[name].words}")
+    refused = "not wanted" if options.no_namespaces else why_not_apart()
+    possible = faults_of(options.topology, apart=not refused)
+    names = options.faults.split(",") if options.faults else possible
+    if options.list or not set(names) <= set(possible):
+        for name in possible:
+            print(f"{name:<22}{FAULTS[name].words}")
         return 0 if options.list else 2
 
     begin, seconds = time.monotonic(), options.minutes * 60
@@ -111,7 +124,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         say(f"{options.topology}, seed {options.seed}")
-        rig = new_rig(options.topology, Path(temporary), options.seed, random.Random(options.seed).uniform(1, 2), say)
+        if refused:
+            left_out = set(faults_of(options.topology)) - set(possible)
+            say(f"no network namespaces ({refused}); left out: {', '.join(sorted(left_out))}")
+        stretch = random.Random(options.seed).uniform(1, 2)
+        rig = new_rig(options.topology, Path(temporary), options.seed, stretch, say, apart=not refused)
         try:
             run(rig, in_turn(names, seconds - WARM_UP, options.seed))
         finally:

@@ -185,6 +185,10 @@ def excuses() -> Iterator[Any]:
                refresh(80, 1, None, result="unauthorised"))  # fmt: skip
     yield case("store_emptied", create(), fault(10, 11, lost_from=0, lost_to=10),
                refresh(12, 0, None, result="unauthorised"))  # fmt: skip
+    yield case("created_while_the_store_was_emptied", create(9.5), fault(9, 11, lost_from=0, lost_to=10),
+               refresh(12, 0, 0))  # fmt: skip
+    yield case("revocation_that_arrived_when_its_service_had_given_up", revoke(8, scope="user", target="ann",
+               result="unavailable"), create(10), fault(7, 12), verify(13, "unauthorised"))  # fmt: skip
     yield case("creation_lost", create(9.5), fault(10, 11, lost_from=9, lost_to=10),
                refresh(12, 0, None, result="unauthorised"))  # fmt: skip
     yield case("rotation_lost", create(), refresh(30, 0, 1), fault(31, 32, lost_from=29, lost_to=31),

@@ -5,6 +5,6 @@
 -- include: time
 -- include: blacklist
 local tag, now = KEYS[1], now_ms()
-local seq = blacklist(tag, ARGV[3], tonumber(ARGV[1]), ARGV[2], now)
+local seq = blacklist(tag, { { ARGV[3], tonumber(ARGV[1]) } }, ARGV[2], now)
 announce(tag)
 return { ARGV[3], seq }

@@ -18,25 +18,25 @@ local idle_exp = math.min(now + idle_ttl, abs_exp)
 hold_until(tag, now, debounce)
 
 local mark = newest_mark(tag, tenant)
-local reply = { handle, now, mark, 0 }
+local reply, entries = { handle, now, mark, 0 }, {}
 local function finish(old)
-  local _, seq = end_session(tag, old, life, nonce, now)
-  reply[4] = seq
+  end_session(tag, old, life, now, entries)
   reply[#reply + 1] = old
 end
 if previous ~= '' then
   finish(previous)
 end
 
--- The index may name sessions that expired idle or were cut off by a mark: they are swept here, where it grows. Where all have to be
--- counted, all are looked at; else a few by lot, which keeps the dead few among many at a cost that does not grow with the index.
+-- The index may name sessions that expired idle: they are swept here, where it grows. Where all have to be counted, all are looked
+-- at; else a few by lot, which keeps the dead few among many at a cost that does not grow with the index. Those that a mark has cut
+-- off do not count, and stay until they expire (refresh.lua says why).
 local LOT = 8
 local others = {}
 for _, other in ipairs(most > 0 and redis.call('ZRANGE', index, 0, -1) or redis.call('ZRANDMEMBER', index, LOT)) do
   local its = tag .. ':s:' .. other
   if alive(tag, its, now) then
     others[#others + 1] = { other, tonumber(redis.call('HGET', its, 'created_at')) }
-  else
+  elseif tonumber(redis.call('HGET', its, 'idle_exp') or 0) <= now then
     redis.call('DEL', its)
     redis.call('ZREM', index, other)
   end
@@ -61,7 +61,8 @@ end
 redis.call('PEXPIREAT', record, whole(idle_exp))
 redis.call('ZADD', index, whole(abs_exp), handle)
 redis.call('PEXPIREAT', index, redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2])
-if reply[4] > 0 then
+if #entries > 0 then
+  reply[4] = blacklist(tag, entries, nonce, now)
   announce(tag)
 end
 return reply

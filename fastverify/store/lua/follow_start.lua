@@ -1,8 +1,7 @@
 #!lua flags=allow-oom
 -- Where a follower begins: the tail of the shard's log (begun here if there is none), then the live windows. An entry up to the tail
 -- is in its window's set, which is read next; a later one comes by the log: nothing is missed.
--- The sets are to be read from the same server, and the tail once more after them, which the follower then has to pass in the log: what
--- a set showed may be undone by a failover that leaves the first tail as it was. The write is the fence, as in a poll.
+-- The sets are to be read from the same server, and then the tail once more (follow_tail.lua). The write is the fence, as in a poll.
 -- KEYS[1] shard tag. ARGV: nonce for a genesis entry. Reply: seq, nonce, the log's genesis, this server process, windows...
 -- Repeatable.
 -- include: time

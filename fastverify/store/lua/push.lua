@@ -5,7 +5,7 @@
 -- Repeatable.
 -- include: time
 -- include: session
-local tag, nonce, now, written = KEYS[1], ARGV[1], now_ms(), {}
+local tag, nonce, now, written, entries = KEYS[1], ARGV[1], now_ms(), {}, {}
 
 local function handle_of(entry)
   local hex = string.gsub(string.sub(entry, 2, 17), '.', function(byte)
@@ -29,14 +29,15 @@ for i = 2, #ARGV, 2 do
   local entry, life = ARGV[i], tonumber(ARGV[i + 1]) - now / 1000
   if life > 0 and not is_known(entry, life) then
     if string.byte(entry) == 1 then
-      end_session(tag, handle_of(entry), life, nonce, now)
+      end_session(tag, handle_of(entry), life, now, entries)
     else
-      blacklist(tag, entry, life, nonce, now)
+      entries[#entries + 1] = { entry, life }
     end
     written[#written + 1] = entry
   end
 end
 if #written > 0 then
+  blacklist(tag, entries, nonce, now)
   announce(tag)
 end
 return written

@@ -22,10 +22,12 @@ if now > deadline then
 end
 local hold = hold_until(tag, now, debounce)
 
--- 1. Never "theft", never re-created.
-if not alive(tag, record, now) then
-  local user = redis.call('HGET', record, 'user')
-  if user then
+-- 1. Never "theft", never re-created. What a mark has cut off stays in the index: only some shards may have got the mark, and the
+-- entry that ends the access tokens nowhere, so who ends the user's sessions next has to find it.
+local lives, mark = alive(tag, record, now)
+if not lives then
+  local user, expires = unpack(redis.call('HMGET', record, 'user', 'idle_exp'))
+  if user and tonumber(expires) <= now then
     redis.call('DEL', record)
     redis.call('ZREM', tag .. ':u:' .. user, handle)
   end
@@ -43,7 +45,7 @@ local function answer(verdict, ...)
   redis.call('HSET', record, 'idle_exp', whole(idle_exp), 'seen_at', whole(now), 'life', whole(longest), ...)
   redis.call('PEXPIREAT', record, whole(idle_exp))
   local fields = redis.call('HGETALL', record)
-  local reply = { handle, verdict, now, newest_mark(tag, redis.call('HGET', record, 'tenant')) }
+  local reply = { handle, verdict, now, mark }
   for i = 1, #fields, 2 do
     if fields[i] ~= 'data' then
       reply[#reply + 1] = fields[i]
@@ -81,6 +83,8 @@ end
 
 -- 5. Reuse of a token whose child has been used.
 local user, tenant = unpack(redis.call('HMGET', record, 'user', 'tenant'))
-end_session(tag, handle, life, nonce, now)
+local entries = {}
+end_session(tag, handle, life, now, entries)
+blacklist(tag, entries, nonce, now)
 announce(tag)
 return { handle, 'THEFT', now, g == G - 1 and 'one_behind' or 'older', user, tenant }

@@ -5,13 +5,12 @@
 -- include: time
 -- include: session
 local tag, life, nonce, now = KEYS[1], tonumber(ARGV[1]), ARGV[2], now_ms()
-local reply = { ARGV[3], 0 }
+local reply, entries = { ARGV[3] }, {}
 for i = 3, #ARGV do
-  local there, seq = end_session(tag, ARGV[i], life, nonce, now)
-  reply[2] = seq
-  if there then
+  if end_session(tag, ARGV[i], life, now, entries) then
     reply[#reply + 1] = ARGV[i]
   end
 end
+table.insert(reply, 2, blacklist(tag, entries, nonce, now))
 announce(tag)
 return reply

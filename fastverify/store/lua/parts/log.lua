@@ -20,13 +20,13 @@ local function log_tail(log, nonce, now)
   return tonumber(string.match(tail[1], '^%d+')), fields[#fields - 2]
 end
 
--- An entry goes only when its successor is old: the entry that an idle follower stands on stays. At most 100 a call.
-local function log_trim(log, now)
+-- An entry goes only when its successor is old: the entry that an idle follower stands on stays. At most a hundred more than came.
+local function log_trim(log, now, came)
   local head = redis.call('XRANGE', log, '-', '+', 'COUNT', 2)
   if #head < 2 or entry_time(head[2]) > now - KEEP_MS then
     return
   end
-  head = redis.call('XRANGE', log, '-', '+', 'COUNT', 101)
+  head = redis.call('XRANGE', log, '-', '+', 'COUNT', 100 + came)
   local first
   for i = 2, #head do
     if entry_time(head[i]) > now - KEEP_MS then

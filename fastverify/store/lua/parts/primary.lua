@@ -3,9 +3,10 @@
 -- the one before it, so for D after it is first seen a token that looks rotated is not taken for theft, and nothing is rotated.
 local function hold_until(tag, now, debounce)
   local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-  if redis.call('GET', tag .. ':primary') ~= replid then
-    redis.call('SET', tag .. ':primary', replid)
-    redis.call('SET', tag .. ':hold', whole(now + debounce))
+  local primary, hold = unpack(redis.call('MGET', tag .. ':primary', tag .. ':hold'))
+  if primary ~= replid then
+    hold = whole(now + debounce)
+    redis.call('MSET', tag .. ':primary', replid, tag .. ':hold', hold)
   end
-  return tonumber(redis.call('GET', tag .. ':hold') or 0)
+  return tonumber(hold or 0)
 end

@@ -1,21 +1,23 @@
 -- include: blacklist
--- Ends one session, and returns whether it was there and its entry's sequence number: its record and index entry go, and its revocation entry is written, whether or not there was a record. There are
--- no tombstones: a missing record is refused. The entry lives as long as the record demands, if that is longer than the caller knows:
--- the session may be of a service that issues tokens of a longer life, and has started a moment ago.
+-- Ends one session: its record and index entry go, and its revocation entry is added to those that the script is to write (blacklist.lua),
+-- whether or not there was a record. There are no tombstones: a missing record is refused. The entry lives as long as the record demands,
+-- if that is longer than the caller knows: the session may be of a service that issues tokens of a longer life, and has started a moment
+-- ago. Returns the session's tenant, or nothing if it was not there or had expired.
 local function session_entry(handle)
-  local raw = string.gsub(string.gsub(handle, '%-', ''), '%x%x', function(hex)
-    return string.char(tonumber(hex, 16))
-  end)
-  return '\1' .. raw .. string.rep('\0', 8)
+  local hex = string.gsub(handle, '%-', '')
+  local word = function(first)
+    return tonumber(string.sub(hex, first, first + 7), 16)
+  end
+  return struct.pack('>BI4I4I4I4I8', 1, word(1), word(9), word(17), word(25), 0)
 end
 
-local function end_session(tag, handle, life, nonce, now)
+local function end_session(tag, handle, life, now, entries)
   local record = tag .. ':s:' .. handle
-  local user, expires, its_life = unpack(redis.call('HMGET', record, 'user', 'idle_exp', 'life'))
+  local user, tenant, expires, its_life = unpack(redis.call('HMGET', record, 'user', 'tenant', 'idle_exp', 'life'))
   if user then
     redis.call('DEL', record)
     redis.call('ZREM', tag .. ':u:' .. user, handle)
   end
-  local seq = blacklist(tag, session_entry(handle), math.max(life, tonumber(its_life or 0)), nonce, now)
-  return user and tonumber(expires) > now, seq
+  entries[#entries + 1] = { session_entry(handle), math.max(life, tonumber(its_life or 0)) }
+  return user and tonumber(expires) > now and tenant
 end
