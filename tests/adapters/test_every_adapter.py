@@ -529,8 +529,9 @@ async def test_a_value_that_has_grown_old_is_fetched_again(build: Build, open_se
         assert plans.fetched == 2
         behind, plans.plan = -61, None
         refused = await client.call("/pro", "GET")
-        ((error,), reason) = refused.json()["claimValidationErrors"], {"message": "expired", "maxAgeInSeconds": 60}
-        assert reason.items() <= error["reason"].items() and error["reason"]["ageInSeconds"] > 60
+        (error,) = refused.json()["claimValidationErrors"]
+        assert error["reason"].pop("ageInSeconds") > 60
+        assert error == {"id": "plan", "reason": {"message": "expired", "maxAgeInSeconds": 60}}
 
 
 async def test_claims_that_need_no_refetch_need_no_store(
@@ -668,8 +669,9 @@ async def test_step_up_asks_again_for_who_the_user_is(build: Build, open_session
         assert (await client.call("/fresh", "GET")).status_code == 200
         behind = 0
         refused = await client.call("/fresh", "GET")
-        ((error,), age) = refused.json()["claimValidationErrors"], (refused.status_code, touches_no_token(refused))
-        assert (error["id"], error["reason"]["message"], age) == ("auth_time", "expired", (403, True))
+        (error,) = refused.json()["claimValidationErrors"]
+        assert (refused.status_code, error["id"], error["reason"]["message"]) == (403, "auth_time", "expired")
+        assert touches_no_token(refused)
         reauthenticated = await client.call("/claims?do=reauthenticate")
         assert reauthenticated.status_code == 200 and "front-token" in reauthenticated.headers
         assert (await client.call("/fresh", "GET")).status_code == 200
