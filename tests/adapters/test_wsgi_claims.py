@@ -1,4 +1,4 @@
-"""The WSGI middleware: what it does beside what every adapter does."""
+"""The WSGI middleware and session claims: what it does beside what every adapter does."""
 
 from __future__ import annotations
 
