@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
 
 from . import flows
+from .claims_by_handle import AsyncSessionClaims, SessionClaims
 from .config import Config
 from .errors import DuplicateCookies, FastVerifyError, TryRefreshToken, Unauthorised
 from .flows import Wait
 from .key_keeper import KeyKeeper
 from .key_ring import publication_delay
-from .session import Issued, Session, SessionInfo
+from .session import DEFAULT_TENANT, Issued, Session, SessionInfo
+from .session_claims import AUTH_TIME, Draft, SessionClaim, built
+from .steps import Steps, run, run_async
 from .store import Flow, Store, drive, drive_async, open_store
 from .tokens import parse_refresh_token, same_text
 from .verifier import SessionVerifier
@@ -27,9 +30,7 @@ T = TypeVar("T")
 WAIT = 10.0
 
 
-class CreateOptions(TypedDict, total=False):
-    """What ``create`` takes besides the user id."""
-
+class _FlowOptions(TypedDict, total=False):
     #: The application's claims; JSON. The client can read them. Names of the ten default claims are dropped.
     payload: Mapping[str, Any] | None
     #: Kept on the server only; JSON.
@@ -48,6 +49,15 @@ class CreateOptions(TypedDict, total=False):
     idle_timeout: int | None
     #: Bind the session to an anti-CSRF token.
     anti_csrf: bool
+
+
+class CreateOptions(_FlowOptions, total=False):
+    """What ``create`` takes besides the user id."""
+
+    #: Session claims whose values are fetched, and put into the payload.
+    claims: Iterable[SessionClaim]
+    #: The user has just shown who they are: ``auth_time`` in the payload says when (``authenticated_within``).
+    authenticated: bool
 
 
 class _Verifying:
@@ -69,6 +79,10 @@ class _Verifying:
     def gateway(self) -> SessionVerifier:
         """The verifier inside: its lag, its cache, its revocations."""
         return self._gateway
+
+    def now(self) -> float:
+        """Seconds since the epoch, by the clock that these sessions go by."""
+        return self._gateway._clock()
 
     def verify(
         self, access_token: str | bytes, *, anti_csrf_token: str | None = None, check_anti_csrf: bool = False
@@ -123,7 +137,17 @@ class _Verifying:
         due = self._gateway.authority.ring.due_at(interval)
         return max(1, int(min(publication_delay(interval), due - self._gateway._clock())))
 
-    def _create(self, user_id: str, options: CreateOptions) -> Flow[Issued]:
+    def _built(self, user_id: str, options: CreateOptions) -> Steps[_FlowOptions]:
+        """The options with what ``claims`` and ``authenticated`` make of the payload."""
+        claims, authenticated = options.pop("claims", ()), options.pop("authenticated", False)
+        if claims or authenticated:
+            login_id, tenant = options.get("login_id") or user_id, options.get("tenant", DEFAULT_TENANT)
+            draft, now = Draft(user_id, login_id, tenant, options.get("payload") or {}), self.now()
+            payload = yield from built(claims, draft, now)
+            options["payload"] = payload | {AUTH_TIME: int(now)} if authenticated else payload
+        return cast(_FlowOptions, options)
+
+    def _create(self, user_id: str, options: _FlowOptions) -> Flow[Issued]:
         gateway = self._gateway
         now, random = gateway._clock(), gateway._random
         return gateway.applying(flows.create(gateway.authority, user_id, now=now, random=random, **options))
@@ -207,6 +231,11 @@ class Sessions(_Verifying):
         sessions._gateway.start(wait)
         return sessions
 
+    @property
+    def session_claims(self) -> SessionClaims:
+        """Session claims by handle."""
+        return SessionClaims(self)
+
     def create(self, user_id: str, **options: Unpack[CreateOptions]) -> Issued:
         """Start a session for a user whom you have authenticated; options as in ``CreateOptions``.
 
@@ -214,7 +243,8 @@ class Sessions(_Verifying):
             ValueError: an argument cannot be used, such as a payload that is not JSON or too large.
             StoreUnavailable: nothing was handed out.
         """
-        return self._run(lambda: self._create(user_id, options))
+        complete = run(self._built(user_id, options))
+        return self._run(lambda: self._create(user_id, complete))
 
     def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """Exchange a refresh token (rotation.md).
@@ -396,9 +426,15 @@ class AsyncSessions(_Verifying):
         sessions._gateway.start(0)
         return sessions
 
+    @property
+    def session_claims(self) -> AsyncSessionClaims:
+        """Session claims by handle."""
+        return AsyncSessionClaims(self)
+
     async def create(self, user_id: str, **options: Unpack[CreateOptions]) -> Issued:
         """As ``Sessions.create``."""
-        return await self._run(lambda: self._create(user_id, options))
+        complete = await run_async(self._built(user_id, options))
+        return await self._run(lambda: self._create(user_id, complete))
 
     async def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """As ``Sessions.refresh``."""

@@ -25,10 +25,10 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for names in (
         "errors entries steps",
         "_core config session",
-        "placement records store.calls tokens keys key_ring authority sites transport",
+        "placement records store.calls tokens session_claims keys key_ring authority sites transport",
         "flows",
         "store",
-        "hints sightings restoration revocations verifier key_keeper manager",
+        "hints sightings restoration revocations verifier key_keeper claims_by_handle manager",
         "adapters service",
     )
 )
@@ -37,6 +37,7 @@ STORE_LAYER, MANAGER_LAYER, TOP_LAYER = 4, 5, 6
 #: What layer 6 may use: the door that every application uses, and the pure HTTP rules.
 FOR_THE_TOP = frozenset(
     {"manager", "steps", "verifier", "transport", "errors", "config", "session", "keys", "_core", "store"}
+    | {"session_claims"}
 )
 
 #: What an adapter, and the service, may use of its neighbours.

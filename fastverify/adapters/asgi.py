@@ -20,6 +20,7 @@ from typing import Any, Unpack
 
 from ..errors import FastVerifyError, SessionError, StoreUnavailable
 from ..manager import AsyncSessions
+from ..session_claims import GeneralValidators
 from ..steps import run_async
 from ..transport import Reply, Rules
 from ..verifier import SessionVerifier
@@ -66,6 +67,8 @@ class SessionMiddleware:
         routes: those of ``ROUTES`` to serve; the others fall through to the application.
         rules: with a SessionVerifier: how sessions arrive. AsyncSessions knows it from its configuration.
         eager: verify at once, for ``scope["fastverify.session"]``. False: only when the application asks.
+        validators: of the claims of every session that is asked for; a list, or a function of the session. With
+            ``eager`` they are asked at once, and ``require_session`` raises what they say.
         hooks: see ``Hooks``; a response is an ASGI application here, such as a Starlette response.
 
     Raises:
@@ -80,11 +83,12 @@ class SessionMiddleware:
         routes: Iterable[str] = ROUTES,
         rules: Rules | None = None,
         eager: bool = True,
+        validators: GeneralValidators = (),
         **hooks: Unpack[Hooks],
     ) -> None:
         self.app = app
         self._eager = eager
-        self._http = HttpSessions(sessions, AsyncSessions, routes, rules, hooks)
+        self._http = HttpSessions(sessions, AsyncSessions, routes, rules, hooks, validators)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -107,7 +111,7 @@ class SessionMiddleware:
                 await reply_app(reply)(scope, receive, send_with_tokens)
                 return
             if self._eager:
-                context.look()
+                await run_async(context.look_steps()) if self._http.validators else context.look()
             await self.app(scope, receive, send_with_tokens)
         except (SessionError, StoreUnavailable) as error:
             if context.started and not is_socket:

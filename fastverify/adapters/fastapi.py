@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from ..errors import SessionError, StoreUnavailable
 from ..manager import AsyncSessions, CreateOptions
+from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run_async
 from ..transport import ACCESS_COOKIE, cors_headers
 from .asgi import (
@@ -49,6 +50,7 @@ class FastVerify:
     Args:
         sessions: the AsyncSessions; closing them is the application's business.
         routes: those of ``refresh``, ``signout``, ``jwks``, ``discovery`` to serve.
+        validators: of the claims of every session that ``session()`` asks for; a list, or a function of the session.
         hooks: ``on_unauthorised``, ``on_claim_validation_failed`` and the like (``asgi.Hooks``): called with the
             request and the error, they return the response. What has to be cleared has been cleared by then.
 
@@ -56,8 +58,16 @@ class FastVerify:
         ConfigError: cookie settings that no browser accepts, an unknown route or hook.
     """
 
-    def __init__(self, sessions: AsyncSessions, *, routes: Iterable[str] = ROUTES, **hooks: Unpack[Hooks]) -> None:
+    def __init__(
+        self,
+        sessions: AsyncSessions,
+        *,
+        routes: Iterable[str] = ROUTES,
+        validators: GeneralValidators = (),
+        **hooks: Unpack[Hooks],
+    ) -> None:
         self._sessions = sessions
+        self._validators = validators
         self._hooks = hooks
         self._http = HttpSessions(sessions, AsyncSessions, routes, None, hooks)
 
@@ -77,13 +87,20 @@ class FastVerify:
         build = app.build_middleware_stack
 
         def build_with_tokens() -> Any:
-            return SessionMiddleware(build(), self._sessions, routes=(), eager=False, **self._hooks)
+            return SessionMiddleware(
+                build(), self._sessions, routes=(), eager=False, validators=self._validators, **self._hooks
+            )
 
         # Middleware that is added later goes outside of what is added now; this stays outermost.
         setattr(app, "build_middleware_stack", build_with_tokens)  # noqa: B010
 
     def session(
-        self, *, required: bool = True, check_anti_csrf: bool | None = None, strict: bool = False
+        self,
+        *,
+        required: bool = True,
+        check_anti_csrf: bool | None = None,
+        strict: bool = False,
+        validators: RouteValidators | None = None,
     ) -> Callable[..., Awaitable[RequestSession | None]]:
         """A dependency: the session of the request, or of a WebSocket handshake.
 
@@ -91,6 +108,8 @@ class FastVerify:
             required: False: None where no session's token came.
             check_anti_csrf: whether a cookie needs its proof against CSRF; None: for every method but GET.
             strict: also ask the store whether the session lives.
+            validators: of its claims: a list in the place of the application's, or a function of these and the session
+                that returns one.
         """
 
         async def session(
@@ -99,7 +118,9 @@ class FastVerify:
             _cookie: Annotated[None, Depends(_COOKIE)],
         ) -> RequestSession | None:
             context = context_of(connection.scope)
-            return await context.session(required=required, check_anti_csrf=check_anti_csrf, strict=strict)
+            return await context.session(
+                required=required, check_anti_csrf=check_anti_csrf, strict=strict, validators=validators
+            )
 
         return session
 

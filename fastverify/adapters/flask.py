@@ -26,6 +26,7 @@ from werkzeug.local import LocalProxy
 
 from ..errors import SessionError, StoreUnavailable
 from ..manager import CreateOptions, Sessions
+from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run
 from ..transport import Reply, cors_headers
 from .http import ROUTES, Hooks, HttpSessions
@@ -44,6 +45,7 @@ class FastVerify:
         sessions: the Sessions; closing them is the application's business.
         app: an application to install in at once; others by ``init_app``.
         routes: those of ``refresh``, ``signout``, ``jwks``, ``discovery`` to serve.
+        validators: of the claims of every session that a view asks for; a list, or a function of the session.
         hooks: ``on_unauthorised``, ``on_claim_validation_failed`` and the like (``http.Hooks``): called with the
             request and the error, they return what a view may. What has to be cleared has been cleared by then.
 
@@ -57,9 +59,11 @@ class FastVerify:
         app: Flask | None = None,
         *,
         routes: Iterable[str] = ROUTES,
+        validators: GeneralValidators = (),
         **hooks: Unpack[Hooks],
     ) -> None:
         self._sessions = sessions
+        self._validators = validators
         self._http = HttpSessions(sessions, Sessions, routes, None, hooks)
         if app is not None:
             self.init_app(app)
@@ -71,14 +75,23 @@ class FastVerify:
             app.add_url_rule(path, f"fastverify_{name}", self._endpoint(name), methods=[method])
         for kind in (SessionError, StoreUnavailable):
             app.register_error_handler(kind, self._answer)
-        middleware = SessionMiddleware(app.wsgi_app, self._sessions, routes=(), eager=False)
+        middleware = SessionMiddleware(
+            app.wsgi_app, self._sessions, routes=(), eager=False, validators=self._validators
+        )
         app.wsgi_app = middleware  # type: ignore[method-assign]
 
     def session(
-        self, *, required: bool = True, check_anti_csrf: bool | None = None, strict: bool = False
+        self,
+        *,
+        required: bool = True,
+        check_anti_csrf: bool | None = None,
+        strict: bool = False,
+        validators: RouteValidators | None = None,
     ) -> SyncRequestSession | None:
         """The session of the current request; arguments and errors as ``RequestContext.session``."""
-        return _context().session(required=required, check_anti_csrf=check_anti_csrf, strict=strict)
+        return _context().session(
+            required=required, check_anti_csrf=check_anti_csrf, strict=strict, validators=validators
+        )
 
     def sign_in(self, user_id: str, **create: Unpack[CreateOptions]) -> SyncRequestSession:
         """Start a session for a user whom you have authenticated; its tokens go to the current request's response.
@@ -108,7 +121,11 @@ class FastVerify:
 
 
 def session_required(
-    *, required: bool = True, check_anti_csrf: bool | None = None, strict: bool = False
+    *,
+    required: bool = True,
+    check_anti_csrf: bool | None = None,
+    strict: bool = False,
+    validators: RouteValidators | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator for views, sync or async: they run with a session, which is then ``current_session``.
 
@@ -116,12 +133,14 @@ def session_required(
         required: False: also where no session's token came; ``current_session`` is then false.
         check_anti_csrf: whether a cookie needs its proof against CSRF; None: for every method but GET.
         strict: also ask the store whether the session lives.
+        validators: of its claims: a list in the place of the application's, or a function of these and the session
+            that returns one.
     """
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def with_session(*args: Any, **kwargs: Any) -> Any:
-            _context().session(required=required, check_anti_csrf=check_anti_csrf, strict=strict)
+            _context().session(required=required, check_anti_csrf=check_anti_csrf, strict=strict, validators=validators)
             return current_app.ensure_sync(view)(*args, **kwargs)
 
         return with_session

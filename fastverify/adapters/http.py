@@ -17,6 +17,7 @@ from ..errors import (
     Unauthorised,
 )
 from ..manager import AsyncSessions, Sessions
+from ..session_claims import GeneralValidators
 from ..steps import Steps
 from ..transport import Header, Reply, Rules, Transport, json_reply, public_reply
 from ..verifier import SessionVerifier
@@ -60,9 +61,11 @@ class HttpSessions:
         routes: those of ``ROUTES`` to serve.
         rules: with a SessionVerifier: how sessions arrive. Others know it from their configuration.
         hooks: see ``Hooks``.
+        validators: of the claims of every session that a request asks for, unless its route says otherwise.
 
     Raises:
-        ConfigError: cookie settings that no browser accepts, an unknown route or hook.
+        ConfigError: cookie settings that no browser accepts, an unknown route or hook, validators where sessions are
+            only verified.
         TypeError: ``sessions`` is of another kind.
     """
 
@@ -73,10 +76,14 @@ class HttpSessions:
         routes: Iterable[str],
         rules: Rules | None,
         hooks: Hooks,
+        validators: GeneralValidators = (),
     ) -> None:
         if not isinstance(sessions, kind | SessionVerifier):
             raise TypeError(f"sessions must be {kind.__name__}, or a SessionVerifier to verify only")
+        if validators and isinstance(sessions, SessionVerifier):
+            raise ConfigError("validators", "a SessionVerifier cannot refetch claims")
         self.sessions = sessions
+        self.validators = validators
         self.rules = rules or Rules() if isinstance(sessions, SessionVerifier) else Transport(sessions.config)
         #: (method, path) -> name of the route.
         self.routes: dict[tuple[str, str], str] = {}
@@ -99,7 +106,7 @@ class HttpSessions:
         if isinstance(sessions, SessionVerifier) or not isinstance(rules, Transport):
             return GatewayContext(sessions, rules, headers, http_method, keep, is_socket)
         context = RequestContext if isinstance(sessions, AsyncSessions) else SyncRequestContext
-        return context(sessions, rules, headers, http_method, keep, is_socket)
+        return context(sessions, rules, headers, http_method, keep, is_socket, self.validators)
 
     def serve(self, route: str, context: RequestSteps) -> Steps[Reply]:
         """Answer one of our own routes."""

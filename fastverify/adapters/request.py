@@ -13,9 +13,27 @@ from typing import Any, ClassVar, Unpack
 
 from .._core import Claims
 from ..config import TransferMethod
-from ..errors import ConfigError, FastVerifyError, SessionError, StoreUnavailable, Unauthorised
+from ..errors import (
+    ClaimValidationFailed,
+    ConfigError,
+    FastVerifyError,
+    SessionError,
+    StoreUnavailable,
+    Unauthorised,
+)
 from ..manager import AsyncSessions, CreateOptions, Sessions
 from ..session import Session
+from ..session_claims import (
+    AUTH_TIME,
+    GeneralValidators,
+    RouteValidators,
+    SessionClaim,
+    Validators,
+    check,
+    chosen,
+    fetched,
+    given,
+)
 from ..steps import Steps, run, run_async
 from ..transport import Header, Incoming, Outgoing, Rules, Transport
 from ..verifier import SessionVerifier
@@ -89,6 +107,11 @@ class GatewayContext:
         self._keep[SESSION] = session
         return session
 
+    def look_steps(self) -> Steps[None]:
+        """``look``, and the validators of the application: none here, for a gateway could not refetch their claims."""
+        self.look()
+        yield from ()
+
     def failed(self, error: FastVerifyError) -> None:
         """Clear what an error clears: nothing here, for a gateway does not know where the cookies live."""
 
@@ -108,7 +131,7 @@ class GatewayContext:
 class RequestSteps(GatewayContext):
     """What a request may ask of a session service, as steps. The two classes below take them."""
 
-    __slots__ = ("_outgoing", "current", "sessions", "transport")
+    __slots__ = ("_outgoing", "_validators", "current", "sessions", "transport")
 
     _session_type: ClassVar[type[RequestSessionSteps]]
 
@@ -120,8 +143,10 @@ class RequestSteps(GatewayContext):
         http_method: str,
         keep: MutableMapping[str, Any],
         is_socket: bool = False,
+        validators: GeneralValidators = (),
     ) -> None:
         super().__init__(sessions, transport, headers, http_method, keep, is_socket)
+        self._validators = validators
         self.sessions = sessions
         self.transport = transport
         #: The session that was found or started last; None: none yet.
@@ -145,18 +170,31 @@ class RequestSteps(GatewayContext):
     def write(self, headers: Iterable[Header]) -> list[Header]:
         return self.outgoing.write(headers)
 
-    def session_steps(self, required: bool, check_anti_csrf: bool | None, strict: bool) -> Steps[Any]:
+    def session_steps(
+        self, required: bool, check_anti_csrf: bool | None, strict: bool, validators: RouteValidators | None = None
+    ) -> Steps[Any]:
         """``session``."""
         with self.clearing():
             try:
                 session, transfer = self.identify(check_anti_csrf)
                 if strict:
                     session = yield self.sessions.verify_strict(session.access_token)
-                return self._found(session, transfer)
             except Unauthorised as error:
                 if required or error.clear_tokens:
                     raise
                 return None
+        found = self._session_type(self, session, transfer)
+        yield from self._check_claims(found, validators)
+        return self._keep_session(found)
+
+    def look_steps(self) -> Steps[None]:
+        session = self.look()
+        if session is not None:
+            try:
+                yield from self._check_claims(session, None)
+            except (SessionError, StoreUnavailable) as error:
+                self.error = error
+                self._keep_session(None)
 
     def sign_in_steps(self, user_id: str, create: CreateOptions) -> Steps[Any]:
         """``sign_in``."""
@@ -215,9 +253,16 @@ class RequestSteps(GatewayContext):
         except (SessionError, StoreUnavailable):
             return None
 
+    def _check_claims(self, session: RequestSessionSteps, validators: RouteValidators | None) -> Steps[None]:
+        if validators is not None or self._validators:
+            yield from session.assert_claims_steps((yield from chosen(validators, self._validators, session)))
+
     def _found(self, session: Session, transfer: TransferMethod) -> Any:
-        self.current = self._keep[SESSION] = self._session_type(self, session, transfer)
-        return self.current
+        return self._keep_session(self._session_type(self, session, transfer))
+
+    def _keep_session(self, session: Any) -> Any:
+        self.current = self._keep[SESSION] = session
+        return session
 
     def _check_open(self) -> None:
         if self.started:
@@ -280,6 +325,34 @@ class RequestSessionSteps:
         """The whole verified claims set."""
         return self.session.claims
 
+    def get_claim(self, claim: SessionClaim) -> Any:
+        """The claim's value in the payload; None: there is none. No I/O."""
+        return claim.value_in(self.payload)
+
+    def assert_claims_steps(self, validators: Validators) -> Steps[None]:
+        """``assert_claims``."""
+        failures = yield from check(self, validators, self._context.sessions.now(), self.merge_payload_steps)
+        if failures:
+            raise ClaimValidationFailed(failures)
+
+    def fetch_and_set_claim_steps(self, claim: SessionClaim) -> Steps[None]:
+        """``fetch_and_set_claim``."""
+        patch = yield from fetched(claim, self, self._context.sessions.now())
+        if patch:
+            yield from self.merge_payload_steps(patch)
+
+    def set_claim_steps(self, claim: SessionClaim, value: Any) -> Steps[None]:
+        """``set_claim``."""
+        yield from self.merge_payload_steps(given(claim, value, self._context.sessions.now()))
+
+    def remove_claim_steps(self, claim: SessionClaim) -> Steps[None]:
+        """``remove_claim``."""
+        yield from self.merge_payload_steps({claim.key: None})
+
+    def reauthenticated_steps(self) -> Steps[None]:
+        """``reauthenticated``."""
+        yield from self.merge_payload_steps({AUTH_TIME: int(self._context.sessions.now())})
+
     def merge_payload_steps(self, patch: Mapping[str, Any]) -> Steps[None]:
         """``merge_payload``."""
         context, former = self._context, self.session
@@ -336,6 +409,31 @@ class RequestSession(RequestSessionSteps):
         """
         await run_async(self.merge_payload_steps(patch))
 
+    async def assert_claims(self, validators: Validators) -> None:
+        """Demand what ``session(validators=...)`` does, in the middle of a request.
+
+        Raises:
+            ClaimValidationFailed: some fail. What has been refetched is in the response all the same.
+            Unauthorised, StoreUnavailable, ValueError: as ``merge_payload`` does, and only if anything was refetched.
+        """
+        await run_async(self.assert_claims_steps(validators))
+
+    async def fetch_and_set_claim(self, claim: SessionClaim) -> None:
+        """Fetch the claim's value, and merge it. Where there is none, what is there stays."""
+        await run_async(self.fetch_and_set_claim_steps(claim))
+
+    async def set_claim(self, claim: SessionClaim, value: Any) -> None:
+        """Merge a value, as if it had been fetched now."""
+        await run_async(self.set_claim_steps(claim, value))
+
+    async def remove_claim(self, claim: SessionClaim) -> None:
+        """Take the claim out of the payload."""
+        await run_async(self.remove_claim_steps(claim))
+
+    async def reauthenticated(self) -> None:
+        """The user has just shown who they are: ``authenticated_within`` counts from now."""
+        await run_async(self.reauthenticated_steps())
+
     async def revoke(self) -> bool:
         """End the session, and clear its tokens in this request's response; whether it was still there."""
         return await run_async(self.revoke_steps())
@@ -358,6 +456,26 @@ class SyncRequestSession(RequestSessionSteps):
         """As ``RequestSession.merge_payload``."""
         run(self.merge_payload_steps(patch))
 
+    def assert_claims(self, validators: Validators) -> None:
+        """As ``RequestSession.assert_claims``."""
+        run(self.assert_claims_steps(validators))
+
+    def fetch_and_set_claim(self, claim: SessionClaim) -> None:
+        """As ``RequestSession.fetch_and_set_claim``."""
+        run(self.fetch_and_set_claim_steps(claim))
+
+    def set_claim(self, claim: SessionClaim, value: Any) -> None:
+        """As ``RequestSession.set_claim``."""
+        run(self.set_claim_steps(claim, value))
+
+    def remove_claim(self, claim: SessionClaim) -> None:
+        """As ``RequestSession.remove_claim``."""
+        run(self.remove_claim_steps(claim))
+
+    def reauthenticated(self) -> None:
+        """As ``RequestSession.reauthenticated``."""
+        run(self.reauthenticated_steps())
+
     def revoke(self) -> bool:
         """As ``RequestSession.revoke``."""
         return run(self.revoke_steps())
@@ -378,7 +496,12 @@ class RequestContext(RequestSteps):
     _session_type = RequestSession
 
     async def session(
-        self, *, required: bool = True, check_anti_csrf: bool | None = None, strict: bool = False
+        self,
+        *,
+        required: bool = True,
+        check_anti_csrf: bool | None = None,
+        strict: bool = False,
+        validators: RouteValidators | None = None,
     ) -> RequestSession | None:
         """The session of this request.
 
@@ -387,11 +510,14 @@ class RequestContext(RequestSteps):
                 still raises.
             check_anti_csrf: None: for every method but GET.
             strict: also ask the store whether the session lives.
+            validators: of its claims: a list in the place of the application's, or a function of these and the session
+                that returns one; None: the application's.
 
         Raises:
-            Unauthorised, TryRefreshToken, StoreUnavailable: what the client is to be told.
+            Unauthorised, TryRefreshToken, ClaimValidationFailed, StoreUnavailable: what the client is to be told.
         """
-        session: RequestSession | None = await run_async(self.session_steps(required, check_anti_csrf, strict))
+        steps = self.session_steps(required, check_anti_csrf, strict, validators)
+        session: RequestSession | None = await run_async(steps)
         return session
 
     async def sign_in(self, user_id: str, **create: Unpack[CreateOptions]) -> RequestSession:
@@ -435,10 +561,15 @@ class SyncRequestContext(RequestSteps):
     _session_type = SyncRequestSession
 
     def session(
-        self, *, required: bool = True, check_anti_csrf: bool | None = None, strict: bool = False
+        self,
+        *,
+        required: bool = True,
+        check_anti_csrf: bool | None = None,
+        strict: bool = False,
+        validators: RouteValidators | None = None,
     ) -> SyncRequestSession | None:
         """As ``RequestContext.session``."""
-        session: SyncRequestSession | None = run(self.session_steps(required, check_anti_csrf, strict))
+        session: SyncRequestSession | None = run(self.session_steps(required, check_anti_csrf, strict, validators))
         return session
 
     def sign_in(self, user_id: str, **create: Unpack[CreateOptions]) -> SyncRequestSession:

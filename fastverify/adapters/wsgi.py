@@ -19,6 +19,7 @@ from typing import Any, Unpack
 
 from ..errors import SessionError, StoreUnavailable
 from ..manager import Sessions
+from ..session_claims import GeneralValidators
 from ..steps import run
 from ..transport import Header, Reply, Rules, headers_of_environ
 from ..verifier import SessionVerifier
@@ -54,6 +55,8 @@ class SessionMiddleware:
         routes: those of ``ROUTES`` to serve; the others fall through to the application.
         rules: with a SessionVerifier: how sessions arrive. Sessions knows it from its configuration.
         eager: verify at once, for ``environ["fastverify.session"]``. False: only when the application asks.
+        validators: of the claims of every session that is asked for; a list, or a function of the session. With
+            ``eager`` they are asked at once, and ``require_session`` raises what they say.
         hooks: see ``Hooks``; a response is a WSGI application here, such as a Werkzeug response.
 
     Raises:
@@ -68,11 +71,12 @@ class SessionMiddleware:
         routes: Iterable[str] = ROUTES,
         rules: Rules | None = None,
         eager: bool = True,
+        validators: GeneralValidators = (),
         **hooks: Unpack[Hooks],
     ) -> None:
         self.app = app
         self._eager = eager
-        self._http = HttpSessions(sessions, Sessions, routes, rules, hooks)
+        self._http = HttpSessions(sessions, Sessions, routes, rules, hooks, validators)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         context = self._http.open(headers_of_environ(environ), environ["REQUEST_METHOD"], environ)
@@ -86,7 +90,7 @@ class SessionMiddleware:
             if route is not None and isinstance(context, SyncRequestContext):
                 return reply_app(run(self._http.serve(route, context)))(environ, start_with_tokens)
             if self._eager:
-                context.look()
+                run(context.look_steps()) if self._http.validators else context.look()
             return self.app(environ, start_with_tokens)
         except (SessionError, StoreUnavailable) as error:
             if context.started:

@@ -10,15 +10,34 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import flask
-from sites import described
+from sites import PLANS, and_fresh, described
 
-from fastverify import Sessions, Unauthorised
+from fastverify import PrimitiveClaim, Sessions, Unauthorised
 from fastverify.adapters import wsgi
 from fastverify.adapters.asgi import ASGIApp, Receive, Scope, Send
 from fastverify.adapters.flask import FastVerify, current_session, session_required
 from fastverify.transport import json_reply
 
 Build = Callable[..., Any]
+
+PLAN = PrimitiveClaim("plan", PLANS.fetch, default_max_age=60)
+IS_PRO = PLAN.has_value("pro")
+
+
+def act_on_claims(session: wsgi.SyncRequestSession, do: str, key: str = "plan") -> Any:
+    claim = PLAN if key == "plan" else PrimitiveClaim(key)
+    match do:
+        case "fetch":
+            session.fetch_and_set_claim(claim)
+        case "set":
+            session.set_claim(claim, "team")
+        case "remove":
+            session.remove_claim(claim)
+        case "assert":
+            session.assert_claims([IS_PRO])
+        case "reauthenticate":
+            session.reauthenticated()
+    return {"value": session.get_claim(claim)}
 
 
 def wsgi_site(sessions: Sessions, **options: Any) -> wsgi.WSGIApp:
@@ -43,6 +62,19 @@ def _handle(environ: dict[str, Any], context: wsgi.SyncRequestContext) -> Any:
         case "/login-and-fail":
             context.sign_in(query["user"])
             raise Unauthorised("after all")
+        case "/login-with-claims":
+            context.sign_in(query["user"], claims=[PLAN], authenticated=True)
+            return {"ok": True}
+        case "/pro":
+            return described(context.session(validators=[IS_PRO]))
+        case "/fresh":
+            return described(context.session(validators=and_fresh))
+        case "/unchecked":
+            return described(context.session(validators=[]))
+        case "/claims":
+            session = context.session(validators=[])
+            assert session is not None
+            return act_on_claims(session, query["do"], query.get("key", "plan"))
         case "/me":
             return described(context.session())
         case "/maybe":
@@ -97,6 +129,31 @@ def add_flask_routes(app: flask.Flask, fv: FastVerify) -> None:
     def login_and_fail() -> Any:
         fv.sign_in(flask.request.args["user"])
         raise Unauthorised("after all")
+
+    @app.post("/login-with-claims")
+    def login_with_claims() -> Any:
+        fv.sign_in(flask.request.args["user"], claims=[PLAN], authenticated=True)
+        return {"ok": True}
+
+    @app.get("/pro")
+    @session_required(validators=[IS_PRO])
+    def pro() -> Any:
+        return described(current_session)
+
+    @app.get("/fresh")
+    def fresh() -> Any:
+        return described(fv.session(validators=and_fresh))
+
+    @app.get("/unchecked")
+    @session_required(validators=[])
+    def unchecked() -> Any:
+        return described(current_session)
+
+    @app.post("/claims")
+    @session_required(validators=[])
+    def claims() -> Any:
+        args = flask.request.args
+        return act_on_claims(current_session, args["do"], args.get("key", "plan"))
 
     @app.route("/me", methods=["GET", "POST"])
     @session_required()

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import Depends, FastAPI, Request
 
-from fastverify import AsyncSessions, Unauthorised
+from fastverify import AsyncSessions, PrimitiveClaim, SessionClaimValidator, Unauthorised, authenticated_within
 from fastverify.adapters.asgi import (
     ASGIApp,
     Receive,
@@ -25,6 +25,47 @@ from fastverify.adapters.fastapi import FastVerify
 from fastverify.transport import json_reply
 
 Build = Callable[..., Any]
+
+
+class Plans:
+    """What a plan claim is fetched from: anybody's plan, and how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.plan: Any = None
+        self.fetched = 0
+
+    def fetch(self, user_id: str, login_id: str, tenant: str, payload: Any) -> Any:
+        self.fetched += 1
+        return self.plan
+
+    async def fetch_async(self, user_id: str, login_id: str, tenant: str, payload: Any) -> Any:
+        return self.fetch(user_id, login_id, tenant, payload)
+
+
+PLANS = Plans()
+PLAN = PrimitiveClaim("plan", PLANS.fetch_async, default_max_age=60)
+IS_PRO = PLAN.has_value("pro")
+
+
+def and_fresh(validators: list[SessionClaimValidator], session: Any) -> list[SessionClaimValidator]:
+    """A route's function: the application's validators and one more, but for one user."""
+    return [] if session.user_id == "exempt" else [*validators, authenticated_within(300)]
+
+
+async def act_on_claims(session: RequestSession, do: str, key: str = "plan") -> Any:
+    claim = PLAN if key == "plan" else PrimitiveClaim(key)
+    match do:
+        case "fetch":
+            await session.fetch_and_set_claim(claim)
+        case "set":
+            await session.set_claim(claim, "team")
+        case "remove":
+            await session.remove_claim(claim)
+        case "assert":
+            await session.assert_claims([IS_PRO])
+        case "reauthenticate":
+            await session.reauthenticated()
+    return {"value": session.get_claim(claim)}
 
 
 def asgi_site(sessions: AsyncSessions, **options: Any) -> ASGIApp:
@@ -49,6 +90,19 @@ async def _handle(scope: Scope, context: RequestContext) -> Any:
         case "/login-and-fail":
             await context.sign_in(query["user"])
             raise Unauthorised("after all")
+        case "/login-with-claims":
+            await context.sign_in(query["user"], claims=[PLAN], authenticated=True)
+            return {"ok": True}
+        case "/pro":
+            return described(await context.session(validators=[IS_PRO]))
+        case "/fresh":
+            return described(await context.session(validators=and_fresh))
+        case "/unchecked":
+            return described(await context.session(validators=[]))
+        case "/claims":
+            session = await context.session(validators=[])
+            assert session is not None
+            return await act_on_claims(session, query["do"], query.get("key", "plan"))
         case "/me":
             return described(await context.session())
         case "/maybe":
@@ -105,6 +159,29 @@ def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
     async def login_and_fail(request: Request, user: str) -> Any:
         await fv.sign_in(request, user)
         raise Unauthorised("after all")
+
+    @app.post("/login-with-claims")
+    async def login_with_claims(request: Request, user: str) -> Any:
+        await fv.sign_in(request, user, claims=[PLAN], authenticated=True)
+        return {"ok": True}
+
+    @app.get("/pro")
+    async def pro(session: Annotated[RequestSession, Depends(fv.session(validators=[IS_PRO]))]) -> Any:
+        return described(session)
+
+    @app.get("/fresh")
+    async def fresh(session: Annotated[RequestSession, Depends(fv.session(validators=and_fresh))]) -> Any:
+        return described(session)
+
+    @app.get("/unchecked")
+    async def unchecked(session: Annotated[RequestSession, Depends(fv.session(validators=[]))]) -> Any:
+        return described(session)
+
+    @app.post("/claims")
+    async def claims(
+        do: str, session: Annotated[RequestSession, Depends(fv.session(validators=[]))], key: str = "plan"
+    ) -> Any:
+        return await act_on_claims(session, do, key)
 
     @app.get("/me")
     @app.post("/me")

@@ -13,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from blocking_sites import BLOCKING_SITES
 from clients import Client, Open
 from fix_stores import LaunchedServer
-from sites import Build
+from sites import PLANS, Build, Plans
 
-from fastverify import AsyncSessions, Sessions, StoreUnavailable
+from fastverify import AsyncSessions, PrimitiveClaim, Sessions, StoreUnavailable
 from fastverify.transport import CORS_HEADERS
 
 TRANSFERS = ["header", "cookie"]
@@ -452,6 +453,228 @@ async def test_refresh_and_sign_out_by_hand(build: Build, open_sessions: Open) -
         assert client.refresh_token != former
         assert (await client.call("/own-signout")).status_code == 200
         assert client.access == ""
+
+
+# --- session claims -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plans() -> Plans:
+    PLANS.plan, PLANS.fetched = None, 0
+    return PLANS
+
+
+def invalid(*failures: tuple[str, dict[str, Any]]) -> tuple[int, Any]:
+    errors = [{"id": name, "reason": reason} for name, reason in failures]
+    return 403, {"message": "invalid claim", "claimValidationErrors": errors}
+
+
+def wrong_plan(actual: str | None, message: str = "wrong value") -> tuple[str, dict[str, Any]]:
+    return "plan", {"message": message, "expectedValue": "pro", "actualValue": actual}
+
+
+NO_PLAN = wrong_plan(None, "value does not exist")
+NEVER_SIGNED_IN = ("auth_time", {"message": "value does not exist"})
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_a_claim_is_fetched_and_reaches_the_client_with_the_refusal(
+    build: Build, sessions: AsyncSessions, plans: Plans, transfer: str
+) -> None:
+    async with Client(build(sessions), transfer) as client:
+        await client.login()
+        plans.plan = "free"
+        refused = await client.call("/pro", "GET")
+        assert answer(refused) == invalid(wrong_plan("free"))
+        front = json.loads(base64.b64decode(refused.headers["front-token"]))
+        assert front["up"]["plan"]["v"] == "free"
+        assert ("set-cookie" in refused.headers) is (transfer == "cookie")
+        assert "st-refresh-token" not in refused.headers and refused.headers["cache-control"] == "no-store"
+        assert not any(cookie.startswith("sRefreshToken") for cookie in refused.headers.get_list("set-cookie"))
+
+        plans.plan = "pro"
+        again = await client.call("/pro", "GET")
+        assert answer(again) == invalid(wrong_plan("free")), "the token that came with the refusal holds the value"
+        assert touches_no_token(again)
+        assert plans.fetched == 1
+
+        assert answer(await client.call("/claims?do=fetch")) == (200, {"value": "pro"})
+        granted = await client.call("/pro", "GET")
+        assert granted.status_code == 200 and touches_no_token(granted)
+        info = await sessions.info(granted.json()["handle"])
+        assert info is not None and info.payload == granted.json()["payload"]
+        assert plans.fetched == 2
+
+
+async def test_a_refusal_without_a_refetch_touches_no_token(
+    build: Build, sessions: AsyncSessions, plans: Plans
+) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        refused = await client.call("/pro", "GET")
+        assert answer(refused) == invalid(NO_PLAN)
+        assert touches_no_token(refused)
+        assert (await client.call("/me", "GET")).status_code == 200
+
+
+async def test_a_value_that_has_grown_old_is_fetched_again(build: Build, open_sessions: Open, plans: Plans) -> None:
+    behind = 61.0
+    sessions = await open_sessions(clock=lambda: time.time() - behind)
+    async with Client(build(sessions)) as client:
+        plans.plan = "pro"
+        await client.call("/login-with-claims?user=user-1")
+        assert (await client.call("/pro", "GET")).status_code == 200
+        behind, plans.plan = 0, "free"
+        assert answer(await client.call("/pro", "GET")) == invalid(wrong_plan("free"))
+        assert plans.fetched == 2
+        behind, plans.plan = -61, None
+        refused = await client.call("/pro", "GET")
+        (error,) = refused.json()["claimValidationErrors"]
+        assert error["reason"].pop("ageInSeconds") > 60
+        assert error == {"id": "plan", "reason": {"message": "expired", "maxAgeInSeconds": 60}}
+
+
+async def test_claims_that_need_no_refetch_need_no_store(
+    build: Build, lost: tuple[AsyncSessions, LaunchedServer], plans: Plans
+) -> None:
+    sessions, server = lost
+    async with Client(build(sessions)) as client:
+        plans.plan = "pro"
+        await client.call("/login-with-claims?user=user-1")
+        server.stop()
+        for path in ("/pro", "/fresh"):
+            assert (await client.call(path, "GET")).status_code == 200
+        response = await client.call("/claims?do=fetch")
+        assert response.status_code == 503
+        assert touches_no_token(response)
+
+
+async def test_the_applications_validators_hold_wherever_no_route_says_otherwise(
+    build: Build, sessions: AsyncSessions, plans: Plans
+) -> None:
+    # With a fetcher that both kinds of sessions take.
+    app = build(sessions, validators=[PrimitiveClaim("plan", plans.fetch).has_value("pro")])
+    async with Client(app, "cookie") as client:
+        assert answer(await client.call("/maybe", "GET")) == (200, {"user": None})
+        await client.login()
+        for path in ("/me", "/maybe", "/strict"):
+            assert answer(await client.call(path, "GET")) == invalid(NO_PLAN)
+        assert answer(await client.call("/fresh", "GET")) == invalid(NO_PLAN, NEVER_SIGNED_IN)
+        assert (await client.call("/unchecked", "GET")).status_code == 200
+        assert (await client.refresh()).status_code == 200
+        plans.plan = "pro"
+        granted = await client.call("/me", "GET")
+        assert granted.status_code == 200 and "front-token" in granted.headers
+        assert answer(await client.call("/fresh", "GET")) == invalid(NEVER_SIGNED_IN)
+        await client.login("exempt")
+        plans.plan = None
+        assert (await client.call("/fresh", "GET")).status_code == 200
+
+
+async def test_nothing_keeps_a_user_from_signing_out(build: Build, sessions: AsyncSessions, plans: Plans) -> None:
+    app = build(sessions, validators=[PrimitiveClaim("plan", plans.fetch).has_value("pro")])
+    for path in ("/auth/signout", "/own-signout"):
+        async with Client(app, "cookie") as client:
+            await client.login()
+            assert (await client.call(path)).status_code == 200
+            assert not list(client.cookies.jar)
+    assert await sessions.handles("user-1") == []
+
+
+async def test_the_applications_validators_may_depend_on_the_session(
+    build: Build, sessions: AsyncSessions, plans: Plans
+) -> None:
+    claim = PrimitiveClaim("plan", plans.fetch)
+    app = build(sessions, validators=lambda session: [claim.has_value("pro")] if session.user_id == "user-1" else [])
+    async with Client(app) as client:
+        await client.login("user-2")
+        assert (await client.call("/me", "GET")).status_code == 200
+        await client.login("user-1")
+        assert answer(await client.call("/me", "GET")) == invalid(NO_PLAN)
+
+
+async def test_an_asynchronous_fetcher_is_for_asynchronous_frameworks(
+    build: Build, sessions: AsyncSessions, plans: Plans, request: pytest.FixtureRequest
+) -> None:
+    app = build(sessions, validators=[PrimitiveClaim("plan", plans.fetch_async).has_value("pro")])
+    plans.plan = "pro"
+    async with Client(app) as client:
+        await client.login()
+        if request.node.callspec.params["build"] in BLOCKING_SITES:
+            with pytest.raises(TypeError, match="asynchronous"):
+                await client.call("/me", "GET")
+        else:
+            assert (await client.call("/me", "GET")).status_code == 200
+
+
+async def test_claims_of_the_session_of_a_request(build: Build, sessions: AsyncSessions, plans: Plans) -> None:
+    async with Client(build(sessions)) as client:
+        await client.login()
+        unset = await client.call("/claims?do=get")
+        assert answer(unset) == (200, {"value": None}) and touches_no_token(unset)
+        nothing = await client.call("/claims?do=fetch")
+        assert answer(nothing) == (200, {"value": None}) and touches_no_token(nothing)
+        assert answer(await client.call("/claims?do=set")) == (200, {"value": "team"})
+        assert answer(await client.call("/claims?do=assert")) == invalid(wrong_plan("team"))
+        assert answer(await client.call("/claims?do=get")) == (200, {"value": "team"})
+        assert answer(await client.call("/claims?do=remove")) == (200, {"value": None})
+        assert (await client.call("/me", "GET")).json()["payload"] == {}
+        plans.plan = "pro"
+        asserted = await client.call("/claims?do=assert")
+        assert answer(asserted) == (200, {"value": "pro"}) and "front-token" in asserted.headers
+
+
+async def test_claims_set_by_requests_at_the_same_time_lose_nothing(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        keys = [f"claim-{n}" for n in range(8)]
+        replies = await asyncio.gather(*(client.call(f"/claims?do=set&key={key}") for key in keys))
+        assert [answer(reply) for reply in replies] == [(200, {"value": "team"})] * 8
+    (info,) = await sessions.list_sessions("user-1")
+    assert sorted(info.payload) == keys
+
+
+async def test_a_fetched_value_too_large_for_a_cookie_is_refused_and_undone(
+    build: Build, sessions: AsyncSessions, plans: Plans
+) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        plans.plan = "x" * 4000
+        with pytest.raises(ValueError, match="browsers drop"):
+            await client.call("/pro", "GET")
+    (info,) = await sessions.list_sessions("user-1")
+    assert info.payload == {}
+
+
+@pytest.mark.parametrize("path", ["/pro", "/claims?do=set"])
+async def test_a_claim_of_a_session_that_ended_unnoticed_is_unauthorised(
+    build: Build, sessions: AsyncSessions, embedded_url: str, plans: Plans, path: str
+) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        forget((await client.call("/me", "GET")).json()["handle"], sessions, embedded_url)
+        plans.plan = "pro"
+        response = await client.call(path, "GET" if path == "/pro" else "POST")
+        assert answer(response) == UNAUTHORISED
+        assert clears_all(response)
+
+
+async def test_step_up_asks_again_for_who_the_user_is(build: Build, open_sessions: Open, plans: Plans) -> None:
+    behind = 301
+    sessions = await open_sessions(clock=lambda: time.time() - behind)
+    async with Client(build(sessions)) as client:
+        await client.login()
+        assert answer(await client.call("/fresh", "GET")) == invalid(NEVER_SIGNED_IN)
+        await client.call("/login-with-claims?user=user-1")
+        assert (await client.call("/fresh", "GET")).status_code == 200
+        behind = 0
+        refused = await client.call("/fresh", "GET")
+        (error,) = refused.json()["claimValidationErrors"]
+        assert (refused.status_code, error["id"], error["reason"]["message"]) == (403, "auth_time", "expired")
+        assert touches_no_token(refused)
+        reauthenticated = await client.call("/claims?do=reauthenticate")
+        assert reauthenticated.status_code == 200 and "front-token" in reauthenticated.headers
+        assert (await client.call("/fresh", "GET")).status_code == 200
 
 
 # --- public documents -----------------------------------------------------------------------------------------------
