@@ -22,6 +22,7 @@ from .errors import (
     StoreUnavailable,
     TokenTheftDetected,
     TooManyRefreshes,
+    TryRefreshToken,
     Unauthorised,
 )
 from .key_ring import RingKey
@@ -33,6 +34,7 @@ from .tokens import (
     SECRET_BYTES,
     anti_csrf_token,
     encode_refresh_token,
+    generation_of,
     parse_refresh_token,
     same_text,
     strip_default_claims,
@@ -100,6 +102,7 @@ def create(
     lifetime: int | None = None,
     idle_timeout: int | None = None,
     anti_csrf: bool = False,
+    remember: bool = True,
 ) -> Flow[Outcome[Issued]]:
     """Start a session; see ``Sessions.create``."""
     config = authority.config
@@ -107,8 +110,9 @@ def create(
     _check_id("user_id", user_id)
     _check_id("login_id", login_id)
     _check_tenant(tenant)
-    if not isinstance(anti_csrf, bool):
-        raise ValueError("anti_csrf must be True or False")
+    for name, flag in (("anti_csrf", anti_csrf), ("remember", remember)):
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} must be True or False")
     absolute = _span("lifetime", lifetime, config.absolute_lifetime)
     idle = min(_span("idle_timeout", idle_timeout, config.idle_lifetime), absolute)
     keys = authority.service_keys[0]
@@ -128,6 +132,7 @@ def create(
         payload=strip_default_claims(json_object("payload", payload)),
         device=json_object("device", device),
         data=json_value("data", data),
+        remember=remember,
     )
     # Tokens first: a payload that cannot be signed leaves nothing behind in the store.
     refresh_token = encode_refresh_token(keys, draft.secret, draft.handle, 0)
@@ -137,6 +142,8 @@ def create(
     in_same_step = old is not None and authority.placement.shard_of_handle(old) == shard
     fields: list[str | bytes | int] = ["login_id", draft.login_id, "secret", draft.secret]
     fields += ["key", keys.key_id, "csrf", int(anti_csrf), "device", pack(draft.device), "data", pack(draft.data)]
+    if not remember:
+        fields += ["remember", 0]
     for name, value in draft.payload.items():
         fields += [member_field(name), pack(value)]
     handle = _text(draft.handle)
@@ -369,6 +376,31 @@ def reissue(authority: Authority, session: Session, patch: Mapping[str, Any], *,
     if merged is None:
         raise Unauthorised("the session has ended")
     return authority.reissue(session, *merged) if session.expires_at > now else None
+
+
+def redeliver(authority: Authority, session: Session, *, now: float, anti_csrf: bool) -> Flow[Issued]:
+    """Hand the refresh token that follows from an access token out once more; see ``Sessions.redeliver``."""
+    raw, generation = handle_bytes(session.handle), generation_of(session.claims["refreshTokenHash1"])
+    if generation is None:
+        raise TryRefreshToken("the access token names no generation")
+    handle, window = _text(raw), authority.config.exchange_seconds * 1000
+    args = (handle, generation, window, authority.debounce_ms, MAX_REDELIVERIES, authority.entry_life)
+    reply = _same((yield Call("redeliver", authority.tag_of_handle(raw), (*args, int(anti_csrf)))), handle)
+    verdict, store_now, *rest = reply[1:]
+    match verdict:
+        case b"AGAIN":
+            record, moment = Record.read(raw, rest[1:]), Moment(now, store_now, rest[0])
+            token = encode_refresh_token(
+                authority.keys_named(record.key_id), record.secret, record.handle, record.generation
+            )
+            return authority.issue(record, token, moment, changed=True)
+        case b"BUSY":
+            _audit.warning("refresh token redelivered more than %d times; session=%s", MAX_REDELIVERIES, _short(handle))
+            raise TooManyRefreshes(retry_after=authority.debounce_ms // 1000)
+        case b"OLD":
+            raise TryRefreshToken("the access token is of a generation that has been exchanged")
+        case _:
+            raise Unauthorised("the session has ended")
 
 
 def confirm(placement: Placement, seen: Mapping[bytes, int]) -> Flow[None]:

@@ -25,7 +25,7 @@ from fastverify.errors import (
     Unauthorised,
 )
 from fastverify.session import Issued, Session
-from fastverify.transport import Incoming, Outgoing, Presented, Rules, Transport
+from fastverify.transport import Incoming, Outgoing, Presented, Rules, Transport, Website
 
 SECRET = bytes(range(32))
 ISSUED_AT = 1_800_000_000  # Fri, 15 Jan 2027 08:00:00 GMT
@@ -63,6 +63,16 @@ def outgoing(request: Incoming | None = None, **settings: Any) -> Outgoing:
     return Outgoing(Transport(config(**settings)), request or incoming())
 
 
+def website(**settings: Any) -> Website:
+    """What follows from the only website that there is."""
+    return Transport(config(**settings)).website(incoming())
+
+
+def removed(name: str, **settings: Any) -> str:
+    """The cookie that removes one."""
+    return Transport(config(**settings)).expired_cookie(name, website(**settings)).decode()
+
+
 def written(out: Outgoing, headers: Iterable[tuple[bytes, bytes]] = ()) -> dict[str, list[str]]:
     """The response's headers, by name."""
     found: dict[str, list[str]] = {}
@@ -75,7 +85,7 @@ def written(out: Outgoing, headers: Iterable[tuple[bytes, bytes]] = ()) -> dict[
 
 
 @pytest.mark.parametrize(
-    ("api", "website", "same_site"),
+    ("api", "page", "same_site"),
     [
         ("https://api.example.com", "https://example.com", "lax"),
         ("https://api.example.com", "https://www.example.com:8443", "lax"),
@@ -95,8 +105,8 @@ def written(out: Outgoing, headers: Iterable[tuple[bytes, bytes]] = ()) -> dict[
         ("https://api.service.internal", "https://app.service.internal", "lax"),
     ],
 )
-def test_same_site_follows_registrable_domains_and_schemes(api: str, website: str, same_site: str) -> None:
-    assert Transport(config(api_domain=api, website_domain=website)).same_site == same_site
+def test_same_site_follows_registrable_domains_and_schemes(api: str, page: str, same_site: str) -> None:
+    assert website(api_domain=api, website_domain=page).same_site == same_site
 
 
 @pytest.fixture
@@ -111,9 +121,9 @@ def test_a_missing_public_suffix_list_is_no_error(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("no_public_suffixes")
 class TestWithoutThePublicSuffixList:
-    @pytest.mark.parametrize("website", ["https://api.example.com", "https://example.com", "https://w.api.example.com"])
-    def test_equal_hosts_and_hosts_below_each_other_are_one_site(self, website: str) -> None:
-        assert Transport(config(website_domain=website)).same_site == "lax"
+    @pytest.mark.parametrize("page", ["https://api.example.com", "https://example.com", "https://w.api.example.com"])
+    def test_equal_hosts_and_hosts_below_each_other_are_one_site(self, page: str) -> None:
+        assert website(website_domain=page).same_site == "lax"
 
     def test_siblings_are_refused_with_what_to_do_about_it(self) -> None:
         with pytest.raises(ConfigError, match=r"fastverify\[domains\]") as caught:
@@ -121,13 +131,13 @@ class TestWithoutThePublicSuffixList:
         assert caught.value.field == "cookie_same_site"
 
     def test_siblings_work_once_same_site_is_set(self) -> None:
-        assert Transport(config(website_domain="https://www.example.com", cookie_same_site="lax")).same_site == "lax"
+        assert website(website_domain="https://www.example.com", cookie_same_site="lax").same_site == "lax"
 
     def test_siblings_work_where_no_cookies_are_used(self) -> None:
         Transport(config(website_domain="https://www.example.com", token_transfer_method="header"))
 
     def test_different_schemes_need_no_list(self) -> None:
-        assert Transport(config(website_domain="http://www.example.com")).same_site == "none"
+        assert website(website_domain="http://www.example.com").same_site == "none"
 
 
 @pytest.mark.parametrize(
@@ -141,13 +151,13 @@ class TestWithoutThePublicSuffixList:
     ],
 )
 def test_cookie_domain_is_reduced_to_its_host(setting: str | None, attribute: str) -> None:
-    cookie = Transport(config(cookie_domain=setting)).expired_cookie("sAccessToken").decode()
+    cookie = removed("sAccessToken", cookie_domain=setting)
     assert cookie.startswith(f"sAccessToken={attribute}; Path=/; ")
 
 
 def test_a_leading_dot_is_dropped_for_localhost() -> None:
-    local = config(api_domain="http://localhost", website_domain="http://localhost", cookie_domain=".localhost")
-    assert b"; Domain=localhost; " in Transport(local).expired_cookie("sAccessToken")
+    local = {"api_domain": "http://localhost", "website_domain": "http://localhost", "cookie_domain": ".localhost"}
+    assert "; Domain=localhost; " in removed("sAccessToken", **local)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +240,7 @@ def test_a_removed_cookie_has_the_same_name_path_domain_and_flags() -> None:
 
 
 def test_a_cookie_value_is_percent_encoded_and_read_back() -> None:
-    cookie = Transport(config()).set_cookie("sAccessToken", "a+/=.;\r\n é%", ISSUED_AT).decode()
+    cookie = Transport(config()).set_cookie("sAccessToken", "a+/=.;\r\n é%", ISSUED_AT, website()).decode()
     value = cookie.partition(";")[0].partition("=")[2]
     assert value == "a%2B%2F%3D.%3B%0D%0A%20%C3%A9%25"
     assert incoming(f"sAccessToken={value}").cookies("sAccessToken") == ["a+/=.;\r\n é%"]
@@ -239,7 +249,7 @@ def test_a_cookie_value_is_percent_encoded_and_read_back() -> None:
 @given(st.text(max_size=200))
 def test_no_token_can_write_an_attribute_or_a_header(token: str) -> None:
     token = token.encode(errors="ignore").decode()
-    cookie = Transport(config()).set_cookie("sAccessToken", token, ISSUED_AT)
+    cookie = Transport(config()).set_cookie("sAccessToken", token, ISSUED_AT, website())
     assert cookie.count(b";") == 5 and cookie.isascii() and b"\r" not in cookie and b"\n" not in cookie
     out = outgoing()
     if token.isascii() and token.isprintable() and " " not in token:
@@ -421,7 +431,7 @@ def test_a_session_without_an_anti_csrf_token_does_not_pass_via_token() -> None:
     ],
 )
 def test_the_automatic_mode_follows_same_site(settings: dict[str, Any], mode: str) -> None:
-    assert Transport(config(**settings)).anti_csrf == mode
+    assert website(**settings).anti_csrf == mode
 
 
 def test_only_cookie_sessions_are_bound_to_an_anti_csrf_token() -> None:
@@ -514,36 +524,108 @@ def test_a_cookie_refresh_needs_the_custom_header_where_that_is_the_proof() -> N
     assert rules.refresh_tokens(incoming(authorization="Bearer r"))
 
 
+OURS, OTHERS = "https://example.com", "https://example.org"
+
+
 @pytest.mark.parametrize(
-    ("website", "site", "mode", "admitted"),
+    ("page", "site", "mode", "origin", "admitted"),
     [
-        ("https://example.com", None, None, True),
-        ("https://example.com", "same-origin", "cors", True),
-        ("https://example.com", "same-site", "cors", True),
-        ("https://example.com", "none", "navigate", True),
-        ("https://example.com", "same-origin", "navigate", True),  # a plain form of the site itself
-        ("https://example.com", "cross-site", "cors", False),
-        ("https://example.com", "cross-site", "navigate", False),
-        ("https://example.org", "cross-site", "cors", True),  # the website is another site: that is the client
-        ("https://example.org", "cross-site", "navigate", False),
-        ("https://example.org", "cross-site", "no-cors", False),
+        (OURS, None, None, None, True),  # a program
+        (OURS, "same-origin", "cors", "https://api.example.com", True),
+        (OURS, "same-origin", "navigate", None, True),  # a plain form of the site itself
+        (OURS, "same-site", "cors", None, True),
+        (OURS, "same-site", "cors", "https://other.example.com", True),  # a session is shared across subdomains
+        (OURS, "none", "navigate", None, True),
+        (OURS, "cross-site", "cors", None, False),
+        (OURS, "cross-site", "cors", OTHERS, False),
+        (OURS, "cross-site", "navigate", None, False),
+        (OURS, "cross-site", "navigate", "null", False),
+        (OURS, "cross-origin", "cors", None, False),  # no such value
+        (OTHERS, "cross-site", "cors", OTHERS, True),  # the website is another site: that is the client
+        (OTHERS, "cross-site", "cors", OTHERS.upper(), True),
+        (OTHERS, "cross-site", "cors", None, False),
+        (OTHERS, "cross-site", "cors", "null", False),
+        (OTHERS, "cross-site", "cors", "https://evil.example", False),
+        (OTHERS, "cross-site", "cors", "https://a.example.org", False),
+        (OTHERS, "same-site", "cors", "https://evil.example.com", False),  # below the API's domain, and not configured
+        (OTHERS, "cross-site", "navigate", None, False),
+        (OTHERS, "cross-site", "no-cors", None, False),
+        ("https://api.example.com", "same-site", "cors", "https://other.example.com", False),
+        # Without Fetch Metadata, as over http and in old browsers, the origin says the same.
+        (OURS, None, None, OURS, True),
+        (OURS, None, None, "https://api.example.com", True),
+        (OURS, None, None, "https://other.example.com", True),
+        (OURS, None, None, "http://other.example.com", False),
+        (OURS, None, None, OTHERS, False),
+        (OURS, None, None, "null", False),
+        (OURS, None, None, "https://[", False),
+        (OURS, None, None, "", False),
+        (OTHERS, None, None, OTHERS, True),
+        (OTHERS, None, None, "https://other.example.com", False),
     ],
 )
-@pytest.mark.parametrize("cookies", [(), ("sRefreshToken=r",)])
-def test_a_foreign_page_can_neither_refresh_nor_clear(
-    website: str, site: str | None, mode: str | None, admitted: bool, cookies: tuple[str, ...]
-) -> None:
-    headers = {name: value for name, value in (("sec_fetch_site", site), ("sec_fetch_mode", mode)) if value}
-    request = incoming(*cookies, rid="session", **headers)
-    rules = Transport(config(website_domain=website))
-    if admitted and cookies:
-        assert rules.refresh_tokens(request) == [("r", "cookie")]
-    else:
-        with pytest.raises(Unauthorised) as caught:
-            rules.refresh_tokens(request)
-        assert caught.value.clear_tokens is admitted
-    bearer = Incoming([(b"authorization", b"Bearer r"), (b"sec-fetch-site", (site or "none").encode())])
-    assert rules.refresh_tokens(bearer) == [("r", "header")]
+class TestAForeignPage:
+    """What a cookie carries comes from a page of ours."""
+
+    @staticmethod
+    def request(site: str | None, mode: str | None, origin: str | None, *cookies: str, **more: str) -> Incoming:
+        found = (("sec_fetch_site", site), ("sec_fetch_mode", mode), ("origin", origin))
+        return incoming(*cookies, rid="session", **{name: value for name, value in found if value is not None}, **more)
+
+    @pytest.mark.parametrize("cookies", [(), ("sRefreshToken=r",)])
+    def test_can_neither_refresh_nor_clear(
+        self, page: str, site: str, mode: str, origin: str, admitted: bool, cookies: tuple[str, ...]
+    ) -> None:
+        request, rules = self.request(site, mode, origin, *cookies), Transport(config(website_domain=page))
+        if admitted and cookies:
+            assert rules.refresh_tokens(request) == [("r", "cookie")]
+        else:
+            with pytest.raises(Unauthorised) as caught:
+                rules.refresh_tokens(request)
+            assert caught.value.clear_tokens is admitted
+        bearer = self.request(site, mode, origin, *cookies, authorization="Bearer r")
+        assert rules.refresh_tokens(bearer) == [("r", "header")]
+
+    @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "QUERY"])
+    @pytest.mark.parametrize("content_type", [None, "application/json", "text/plain", "multipart/form-data"])
+    @pytest.mark.parametrize("override", [None, "GET", "POST"])
+    def test_can_change_nothing(
+        self,
+        page: str,
+        site: str,
+        mode: str,
+        origin: str,
+        admitted: bool,
+        method: str,
+        content_type: str | None,
+        override: str | None,
+    ) -> None:
+        """Whatever the body is said to be; and an override header, which no form can send, changes no rule."""
+        more = {"content_type": content_type, "x_http_method_override": override}
+        request = self.request(site, mode, origin, **{name: value for name, value in more.items() if value})
+        rules = Transport(config(website_domain=page))
+        rules.check_anti_csrf(request, session(), "header", method, None)
+        rules.check_anti_csrf(request, session(), "cookie", method, False)
+        for asked in (None, True):
+            if admitted or (method == "GET" and asked is None):
+                rules.check_anti_csrf(request, session(), "cookie", method, asked)
+            else:
+                with pytest.raises(TryRefreshToken):
+                    rules.check_anti_csrf(request, session(), "cookie", method, asked)
+
+
+def test_pages_of_the_same_site_are_ours_where_the_cookies_are_shared() -> None:
+    request = incoming("sRefreshToken=r", origin="https://other.example.com", sec_fetch_site="same-site")
+    for domain, admitted in ((".example.com", True), (None, False)):
+        rules = Transport(config(website_domain="https://api.example.com", cookie_domain=domain))
+        assert transport.is_foreign(request, rules.website(request)) is not admitted
+
+
+def test_a_gateway_that_knows_no_origins_goes_by_the_anti_csrf_mode_alone() -> None:
+    request = incoming(rid="anti-csrf", origin="https://evil.example", sec_fetch_site="cross-site")
+    Rules().check_anti_csrf(request, session(), "cookie", "POST", None)
+    with pytest.raises(TryRefreshToken):
+        Rules(origins=[OURS]).check_anti_csrf(request, session(), "cookie", "POST", None)
 
 
 # --- what goes out ------------------------------------------------------------------------------------------------

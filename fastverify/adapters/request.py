@@ -185,9 +185,7 @@ class RequestSteps(GatewayContext):
     def sign_out_steps(self) -> Steps[None]:
         """``sign_out``."""
         with self.clearing():
-            session, transfer = self.identify()
-            if transfer == "cookie":
-                self.transport.refuse_cross_site(self.incoming)
+            session, transfer = self.identify(check_anti_csrf=True)
         yield from self._found(session, transfer).revoke_steps()
 
     @contextmanager
@@ -297,6 +295,20 @@ class RequestSessionSteps:
             yield context.sessions.merge_payload(self.handle, {name: former.payload.get(name) for name in patch})
             raise
 
+    def move_to_steps(self, transfer: TransferMethod) -> Steps[None]:
+        """``move_to``."""
+        context = self._context
+        context._check_open()
+        transport = context.transport
+        transport.check_move(context.incoming, transfer)
+        if transfer == self._transfer:
+            return
+        with context.clearing():
+            bound = transport.binds_anti_csrf(transfer)
+            issued = yield context.sessions.redeliver(self.session, anti_csrf=bound)
+        context.outgoing.moved(issued, transfer)
+        self.session, self._transfer = issued.session, transfer
+
     def revoke_steps(self) -> Steps[bool]:
         """``revoke``."""
         was_there = yield self._context.sessions.revoke(self.handle)
@@ -336,6 +348,18 @@ class RequestSession(RequestSessionSteps):
         """
         await run_async(self.merge_payload_steps(patch))
 
+    async def move_to(self, transfer: TransferMethod) -> None:
+        """Let the session go on by ``"cookie"`` or ``"header"``: its tokens are in this response, others cleared.
+
+        To scripts, "header" shows a refresh token that a cookie hid from them: do it where you would sign the user in.
+
+        Raises:
+            TryRefreshToken: the client has to refresh first; it then repeats the call by itself.
+            Unauthorised, TooManyRefreshes, StoreUnavailable: as ``refresh`` does.
+            ConfigError: tokens by this method are not read here, or browsers would not keep the cookies.
+        """
+        await run_async(self.move_to_steps(transfer))
+
     async def revoke(self) -> bool:
         """End the session, and clear its tokens in this request's response; whether it was still there."""
         return await run_async(self.revoke_steps())
@@ -357,6 +381,10 @@ class SyncRequestSession(RequestSessionSteps):
     def merge_payload(self, patch: Mapping[str, Any]) -> None:
         """As ``RequestSession.merge_payload``."""
         run(self.merge_payload_steps(patch))
+
+    def move_to(self, transfer: TransferMethod) -> None:
+        """As ``RequestSession.move_to``."""
+        run(self.move_to_steps(transfer))
 
     def revoke(self) -> bool:
         """As ``RequestSession.revoke``."""
