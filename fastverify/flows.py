@@ -397,6 +397,8 @@ def redeliver(authority: Authority, session: Session, *, now: float, anti_csrf: 
         case b"BUSY":
             _audit.warning("refresh token redelivered more than %d times; session=%s", MAX_REDELIVERIES, _short(handle))
             raise TooManyRefreshes(retry_after=authority.debounce_ms // 1000)
+        case b"HOLD":
+            raise StoreUnavailable("the primary is new", retry_after=int(rest[0]) // 1000 + 1)
         case b"OLD":
             raise TryRefreshToken("the access token is of a generation that has been exchanged")
         case _:

@@ -5,7 +5,7 @@
 -- ARGV: handle, g, W (ms), D (ms), redeliveries allowed, entry life (s), 1 if the session is to be bound to an
 --       anti-CSRF token or 0.
 -- Reply: handle, verdict, now, then for AGAIN: the newest mark that concerns the session (ms, or 0), and the record's fields and
---        values. OLD (g has been exchanged), GONE and BUSY have nothing more.
+--        values; for HOLD: for how long (ms). OLD (refresh first), GONE and BUSY have nothing more.
 -- include: time
 -- include: record
 -- include: primary
@@ -17,12 +17,21 @@ if not alive(tag, record, now) then
   return { handle, 'GONE', now }
 end
 local hold = hold_until(tag, now, debounce)
-local got = redis.call('HMGET', record, 'G', 'handed_at', 'conf_at', 'redelivered', 'life', 'tenant')
+local got = redis.call('HMGET', record, 'G', 'handed_at', 'conf_at', 'redelivered', 'life', 'tenant', 'created_at', 'seen_at')
 local G, handed_at, conf_at, redelivered = tonumber(got[1]), tonumber(got[2]), tonumber(got[3] or nil), tonumber(got[4])
 local longest = math.max(life, tonumber(got[5] or 0))
 
+-- A new primary may not know of a newer token, which the client has beside an older access token. It does once it has answered a
+-- refresh after the hold; or if it has had the session from the beginning.
+if tonumber(got[8]) < hold and tonumber(got[7]) < hold - debounce then
+  if now < hold then
+    return { handle, 'HOLD', now, whole(hold - now) }
+  end
+  return { handle, 'OLD', now }
+end
+
 -- A client whose access token is of generation g has the refresh token of g, or its child is on the way.
-local child = g == G - 1 and window > 0 and (not conf_at or now <= conf_at + window or now < hold)
+local child = g == G - 1 and window > 0 and (not conf_at or now <= conf_at + window)
 if g ~= G and not child then
   return { handle, 'OLD', now }
 end
