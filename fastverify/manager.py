@@ -328,6 +328,17 @@ class Sessions(_Verifying):
         """
         return self._run(lambda: flows.reissue(self._gateway.authority, session, patch, now=self._gateway._clock()))
 
+    def recheck(self, session: Session) -> Issued | None:
+        """Ask the store whether a verified session lives, and for an access token that shows what its payload is now.
+
+        None where the token shows it already, or has just expired.
+
+        Raises:
+            Unauthorised: the session has ended.
+            StoreUnavailable: the store did not answer.
+        """
+        return self._run(lambda: flows.recheck(self._gateway.authority, session, now=self._gateway._clock()))
+
     def redeliver(self, session: Session, *, anti_csrf: bool) -> Issued:
         """Hand out the session's refresh token once more, to move the session to another transport.
 
@@ -490,6 +501,10 @@ class AsyncSessions(_Verifying):
         return await self._run(
             lambda: flows.reissue(self._gateway.authority, session, patch, now=self._gateway._clock())
         )
+
+    async def recheck(self, session: Session) -> Issued | None:
+        """As ``Sessions.recheck``."""
+        return await self._run(lambda: flows.recheck(self._gateway.authority, session, now=self._gateway._clock()))
 
     async def redeliver(self, session: Session, *, anti_csrf: bool) -> Issued:
         """As ``Sessions.redeliver``."""

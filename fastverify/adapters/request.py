@@ -150,8 +150,11 @@ class RequestSteps(GatewayContext):
         with self.clearing():
             try:
                 session, transfer = self.identify(check_anti_csrf)
-                if strict:
-                    session = yield self.sessions.verify_strict(session.access_token)
+                issued = (yield self.sessions.recheck(session)) if strict else None
+                if issued is not None:
+                    session = issued.session
+                    if not self.started:
+                        self.outgoing.reissued(issued, transfer)
                 return self._found(session, transfer)
             except Unauthorised as error:
                 if required or error.clear_tokens:
@@ -414,7 +417,8 @@ class RequestContext(RequestSteps):
             required: False: None where no session's token came. One that has expired, or lacks its proof against CSRF,
                 still raises.
             check_anti_csrf: None: for every method but GET.
-            strict: also ask the store whether the session lives.
+            strict: also ask the store whether the session lives. A payload that has been changed elsewhere is in this
+                session, and in a new access token in the response.
 
         Raises:
             Unauthorised, TryRefreshToken, StoreUnavailable: what the client is to be told.

@@ -166,6 +166,22 @@ async def test_strict_asks_the_store(build: Build, sessions: AsyncSessions, embe
         assert clears_all(response)
 
 
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_strict_shows_what_was_changed_elsewhere(build: Build, sessions: AsyncSessions, transfer: str) -> None:
+    async with Client(build(sessions), transfer) as client:
+        await client.call('/login?user=user-1&payload={"a":1,"n":[1,2.5,null,{"x":true}]}')
+        assert touches_no_token(await client.call("/strict", "GET"))
+        handle = (await client.call("/me", "GET")).json()["handle"]
+        await sessions.merge_payload(handle, {"b": 2, "a": None})
+        assert "b" not in (await client.call("/me", "GET")).json()["payload"]
+        shown = await client.call("/strict", "GET")
+        assert shown.json()["payload"] == {"n": [1, 2.5, None, {"x": True}], "b": 2}
+        assert "front-token" in shown.headers and "st-refresh-token" not in shown.headers
+        assert (await client.call("/me", "GET")).json()["payload"] == shown.json()["payload"]
+        assert touches_no_token(await client.call("/strict", "GET"))
+        assert (await client.refresh()).status_code == 200
+
+
 async def test_a_header_goes_before_a_cookie_and_a_foreign_bearer_counts_as_absent(
     build: Build, sessions: AsyncSessions
 ) -> None:
