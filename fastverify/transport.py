@@ -474,8 +474,8 @@ class Transport(Rules):
         """
         names = (self.access_cookie_name, self.refresh_cookie_name)
         found = [name for name in names if len(incoming.cookies(name)) > 1]
-        path = self._paths[self.access_cookie_name].rstrip("/") + "/"
-        if not found and not self._refresh_path.startswith(path) and incoming.cookies(self.access_cookie_name):
+        elsewhere = not self.access_cookie_reaches(self.routes["refresh"][1])
+        if not found and elsewhere and incoming.cookies(self.access_cookie_name):
             found.append(self.access_cookie_name)
         return found
 
@@ -487,6 +487,11 @@ class Transport(Rules):
             hint = "Set older_cookie_domain to where cookie_domain put them before."
             return json_reply(500, {"message": f"{MULTIPLE_COOKIES} {hint}"})
         return super().reply(error)
+
+    def access_cookie_reaches(self, path: str) -> bool:
+        """Whether browsers send the access cookie to a path of the application (RFC 6265 section 5.1.4)."""
+        cookie_path = self._paths[self.access_cookie_name].rstrip("/") + "/"
+        return f"{self._config.api_gateway_path}{path}/".startswith(cookie_path)
 
     def set_cookie(self, name: str, token: str, expires_at: int | None, website: Website) -> bytes:
         """A ``Set-Cookie`` value. ``Expires``, not ``Max-Age``, as the peer has it; None: until the browser is closed.

@@ -459,6 +459,19 @@ async def test_cookies_of_other_names(build: Build, open_sessions: Open) -> None
         assert not list(client.cookies.jar)
 
 
+async def test_an_access_cookie_that_does_not_reach_the_sign_out_route_is_refused_at_start(
+    build: Build, open_sessions: Open
+) -> None:
+    sessions = await open_sessions(access_cookie_path="/me")
+    with pytest.raises(ValueError, match="access_cookie_path"):
+        build(sessions)
+    async with Client(build(sessions, routes=("refresh",)), "cookie") as client:
+        await client.login()
+        assert (await client.call("/me")).status_code == 200
+        assert (await client.call("/maybe")).json() == {"user": None}
+        assert (await client.refresh()).status_code == 200
+
+
 async def test_several_websites_each_by_its_own_rules(build: Build, open_sessions: Open) -> None:
     """One of the API's site, one of another: not what the first request said decides."""
     near, far = "https://near.example.com", "https://far.example.org"
