@@ -203,7 +203,9 @@ class Rules:
         invalid_claim_status_code: int = 403,
     ) -> None:
         self._transfer_method = transfer_method
-        self._website: Website | None = Website("lax", anti_csrf, frozenset(origins), siblings=False)
+        self._website: Website | None = Website(
+            "lax", anti_csrf, frozenset(map(_as_browsers_say, origins)), siblings=False
+        )
         self.access_cookie_name = access_cookie_name
         self.session_expired_status_code = session_expired_status_code
         self.invalid_claim_status_code = invalid_claim_status_code
@@ -320,6 +322,12 @@ def is_foreign(incoming: Incoming, website: Website) -> bool:
             return True
 
 
+def _as_browsers_say(origin: str) -> str:
+    """An origin as the ``Origin`` header has it: lower case, and without the port that goes without saying."""
+    origin = origin.lower()
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
+
+
 def _is_sibling(origin: str, origins: frozenset[str]) -> bool:
     try:
         scheme, host = urlsplit(origin).scheme, urlsplit(origin).hostname
@@ -386,7 +394,7 @@ class Transport(Rules):
             self._twin_domains.append(older)
         self._website_at = lru_cache(maxsize=64)(self._website_of)
         self._website = None if callable(config.website_domain) else self._website_of(config.website_domain)
-        if len(self._attributes(self._place(self.refresh_cookie_name), "strict", _LONG_AGO)) > (_MAX_ATTRIBUTE_BYTES):
+        if len(self._attributes(self._place(self.refresh_cookie_name), "strict", _LONG_AGO)) > _MAX_ATTRIBUTE_BYTES:
             raise ConfigError("api_base_path", f"makes cookie attributes of more than {_MAX_ATTRIBUTE_BYTES} bytes")
         self._check_names()
         if self._website is not None and config.token_transfer_method == "cookie":
@@ -519,10 +527,8 @@ class Transport(Rules):
         if name.lower().startswith("__host-"):
             domains, paths = [own.domain], [own.path]
         else:
-            domains, paths = (
-                [own.domain, *self._twin_domains],
-                list(dict.fromkeys((own.path, *self._former_paths(name)))),
-            )
+            domains = [own.domain, *self._twin_domains]
+            paths = [own.path, "/"] if name == self.access_cookie_name and own.path != "/" else [own.path]
         # A browser that does not know Partitioned takes both for one cookie, and its valid value is set last.
         partitions = [own.partitioned, not own.partitioned] if self.secure else [False]
         places = [Place(domain, path, part) for domain in domains for path in paths for part in partitions]
@@ -531,9 +537,6 @@ class Transport(Rules):
     def expired_older(self, name: str, website: Website) -> bytes:
         """A ``Set-Cookie`` value that removes a cookie on ``older_cookie_domain``."""
         return self._cookie(name, "", self._place(name)._replace(domain=self._older_domain), website, _LONG_AGO)
-
-    def _former_paths(self, name: str) -> list[str]:
-        return ["/"] if name == self.access_cookie_name else []
 
     def _place(self, name: str) -> Place:
         return Place(self._domain, self._paths[name], self._config.cookie_partitioned)
@@ -567,7 +570,7 @@ class Transport(Rules):
         return Website(
             same_site,
             config.anti_csrf or ("VIA_CUSTOM_HEADER" if same_site == "none" else "NONE"),
-            frozenset((config.api_domain, origin)),
+            frozenset(map(_as_browsers_say, (config.api_domain, origin))),
             siblings,
         )
 

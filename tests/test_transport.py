@@ -823,6 +823,18 @@ def test_pages_of_the_same_site_are_ours_where_the_cookies_are_shared() -> None:
         assert transport.is_foreign(request, rules.website(request)) is not admitted
 
 
+@pytest.mark.parametrize(
+    ("page", "origin"),
+    [("https://Example.org:443", "https://example.org"), ("http://example.org:80", "http://example.org"),
+     ("https://example.org:80", "https://example.org:80"), ("https://example.org:8443", "https://example.org:8443")],
+)  # fmt: skip
+def test_an_origin_is_compared_as_browsers_write_it(page: str, origin: str) -> None:
+    rules = Transport(config(website_domain=page))
+    for known in (rules.website(incoming()), Rules(origins=[page]).website(incoming())):
+        assert not transport.is_foreign(incoming(origin=origin, sec_fetch_site="cross-site"), known)
+        assert transport.is_foreign(incoming(origin=origin + "0", sec_fetch_site="cross-site"), known)
+
+
 def test_a_gateway_that_knows_no_origins_goes_by_the_anti_csrf_mode_alone() -> None:
     request = incoming(rid="anti-csrf", origin="https://evil.example", sec_fetch_site="cross-site")
     Rules().check_anti_csrf(request, session(), "cookie", "POST", None)
