@@ -148,8 +148,6 @@ class Verifier:
     def crypto_info(self) -> CryptoInfo: ...
     def prepare_keys(self) -> int: ...
 
-INCOMING_HEADERS: frozenset[bytes]
-
 @final
 class Incoming:
     """What one request says about sessions; headers are raw pairs with lower-case names. Nothing has been checked."""

@@ -49,6 +49,8 @@ class _FlowOptions(TypedDict, total=False):
     idle_timeout: int | None
     #: Bind the session to an anti-CSRF token.
     anti_csrf: bool
+    #: False: its cookies last until the browser is closed. Default True.
+    remember: bool
 
 
 class CreateOptions(_FlowOptions, total=False):
@@ -356,6 +358,36 @@ class Sessions(_Verifying):
         """
         return self._run(lambda: flows.reissue(self._gateway.authority, session, patch, now=self._gateway._clock()))
 
+    def recheck(self, session: Session) -> Issued | None:
+        """Ask the store whether a verified session lives, and for an access token that shows what its payload is now.
+
+        None where the token shows it already, or has just expired.
+
+        Raises:
+            Unauthorised: the session has ended.
+            StoreUnavailable: the store did not answer.
+        """
+        return self._run(lambda: flows.recheck(self._gateway.authority, session, now=self._gateway._clock()))
+
+    def redeliver(self, session: Session, *, anti_csrf: bool) -> Issued:
+        """Hand out the session's refresh token once more, to move the session to another transport.
+
+        Whoever holds the access token gets a refresh token by this: do it where you would sign the user in.
+
+        Args:
+            session: as verified; its access token says how far the client is.
+            anti_csrf: whether the session is to be bound to an anti-CSRF token from now on.
+
+        Raises:
+            Unauthorised: the session has ended.
+            TryRefreshToken: the client is further; let it refresh, and ask again.
+            TooManyRefreshes: too often in a short time.
+            StoreUnavailable: it is not known whether the binding has changed.
+        """
+        return self._run(
+            lambda: flows.redeliver(self._gateway.authority, session, now=self._gateway._clock(), anti_csrf=anti_csrf)
+        )
+
     def jwks(self) -> dict[str, Any]:
         """The public JWK set (RFC 7517 section 5)."""
         self._wait()
@@ -504,6 +536,16 @@ class AsyncSessions(_Verifying):
         """As ``Sessions.reissue``."""
         return await self._run(
             lambda: flows.reissue(self._gateway.authority, session, patch, now=self._gateway._clock())
+        )
+
+    async def recheck(self, session: Session) -> Issued | None:
+        """As ``Sessions.recheck``."""
+        return await self._run(lambda: flows.recheck(self._gateway.authority, session, now=self._gateway._clock()))
+
+    async def redeliver(self, session: Session, *, anti_csrf: bool) -> Issued:
+        """As ``Sessions.redeliver``."""
+        return await self._run(
+            lambda: flows.redeliver(self._gateway.authority, session, now=self._gateway._clock(), anti_csrf=anti_csrf)
         )
 
     async def jwks(self) -> dict[str, Any]:

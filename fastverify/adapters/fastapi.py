@@ -29,7 +29,7 @@ from ..errors import SessionError, StoreUnavailable
 from ..manager import AsyncSessions, CreateOptions
 from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run_async
-from ..transport import ACCESS_COOKIE, cors_headers
+from ..transport import cors_headers
 from .asgi import (
     ROUTES,
     Hooks,
@@ -112,10 +112,13 @@ class FastVerify:
                 that returns one.
         """
 
+        # Named at run time: the cookie's name is configured.
+        cookie_scheme = _Declared("fastverifyCookie", _cookie_model(self._sessions.config.access_cookie_name))
+
         async def session(
             connection: HTTPConnection,
             _bearer: Annotated[None, Depends(_BEARER)],
-            _cookie: Annotated[None, Depends(_COOKIE)],
+            _cookie: Annotated[None, Depends(cookie_scheme)],
         ) -> RequestSession | None:
             context = context_of(connection.scope)
             return await context.session(
@@ -162,4 +165,7 @@ class _Declared(SecurityBase):
 
 
 _BEARER = _Declared("fastverifyHeader", HTTPBearer(bearerFormat="JWT"))
-_COOKIE = _Declared("fastverifyCookie", APIKey.model_validate({"in": APIKeyIn.cookie, "name": ACCESS_COOKIE}))
+
+
+def _cookie_model(name: str) -> Scheme:
+    return APIKey.model_validate({"in": APIKeyIn.cookie, "name": name})

@@ -92,6 +92,12 @@ class HttpSessions:
                 if name not in ROUTES:
                     raise ConfigError("routes", f"{name!r} is none of {', '.join(ROUTES)}")
                 self.routes[self.rules.routes[name]] = name
+                if name == "signout" and not self.rules.access_cookie_reaches(self.rules.routes[name][1]):
+                    raise ConfigError(
+                        "access_cookie_path",
+                        f"does not lead to {self.rules.routes[name][1]}: leave 'signout' out of the routes, and sign "
+                        "out by a route below it",
+                    )
         self._hooks: dict[type[FastVerifyError], Hook] = {}
         for name, hook in cast(dict[str, Hook], hooks).items():
             if name not in _HOOKED:

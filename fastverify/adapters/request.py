@@ -177,8 +177,11 @@ class RequestSteps(GatewayContext):
         with self.clearing():
             try:
                 session, transfer = self.identify(check_anti_csrf)
-                if strict:
-                    session = yield self.sessions.verify_strict(session.access_token)
+                issued = (yield self.sessions.recheck(session)) if strict else None
+                if issued is not None:
+                    session = issued.session
+                    if not self.started:
+                        self.outgoing.reissued(issued, transfer)
             except Unauthorised as error:
                 if required or error.clear_tokens:
                     raise
@@ -223,9 +226,7 @@ class RequestSteps(GatewayContext):
     def sign_out_steps(self) -> Steps[None]:
         """``sign_out``."""
         with self.clearing():
-            session, transfer = self.identify()
-            if transfer == "cookie":
-                self.transport.refuse_cross_site(self.incoming)
+            session, transfer = self.identify(check_anti_csrf=True)
         yield from self._found(session, transfer).revoke_steps()
 
     @contextmanager
@@ -370,6 +371,20 @@ class RequestSessionSteps:
             yield context.sessions.merge_payload(self.handle, {name: former.payload.get(name) for name in patch})
             raise
 
+    def move_to_steps(self, transfer: TransferMethod) -> Steps[None]:
+        """``move_to``."""
+        context = self._context
+        context._check_open()
+        transport = context.transport
+        transport.check_move(context.incoming, transfer)
+        if transfer == self._transfer:
+            return
+        with context.clearing():
+            bound = transport.binds_anti_csrf(transfer)
+            issued = yield context.sessions.redeliver(self.session, anti_csrf=bound)
+        context.outgoing.moved(issued, transfer)
+        self.session, self._transfer = issued.session, transfer
+
     def revoke_steps(self) -> Steps[bool]:
         """``revoke``."""
         was_there = yield self._context.sessions.revoke(self.handle)
@@ -434,6 +449,18 @@ class RequestSession(RequestSessionSteps):
         """The user has just shown who they are: ``authenticated_within`` counts from now."""
         await run_async(self.reauthenticated_steps())
 
+    async def move_to(self, transfer: TransferMethod) -> None:
+        """Let the session go on by ``"cookie"`` or ``"header"``: its tokens are in this response, others cleared.
+
+        To scripts, "header" shows a refresh token that a cookie hid from them: do it where you would sign the user in.
+
+        Raises:
+            TryRefreshToken: the client has to refresh first; it then repeats the call by itself.
+            Unauthorised, TooManyRefreshes, StoreUnavailable: as ``refresh`` does.
+            ConfigError: tokens by this method are not read here, or browsers would not keep the cookies.
+        """
+        await run_async(self.move_to_steps(transfer))
+
     async def revoke(self) -> bool:
         """End the session, and clear its tokens in this request's response; whether it was still there."""
         return await run_async(self.revoke_steps())
@@ -476,6 +503,10 @@ class SyncRequestSession(RequestSessionSteps):
         """As ``RequestSession.reauthenticated``."""
         run(self.reauthenticated_steps())
 
+    def move_to(self, transfer: TransferMethod) -> None:
+        """As ``RequestSession.move_to``."""
+        run(self.move_to_steps(transfer))
+
     def revoke(self) -> bool:
         """As ``RequestSession.revoke``."""
         return run(self.revoke_steps())
@@ -509,7 +540,8 @@ class RequestContext(RequestSteps):
             required: False: None where no session's token came. One that has expired, or lacks its proof against CSRF,
                 still raises.
             check_anti_csrf: None: for every method but GET.
-            strict: also ask the store whether the session lives.
+            strict: also ask the store whether the session lives. A payload that has been changed elsewhere is in this
+                session, and in a new access token in the response.
             validators: of its claims: a list in the place of the application's, or a function of these and the session
                 that returns one; None: the application's.
 

@@ -20,10 +20,6 @@ cdef enum Field:
     SEC_FETCH_MODE
     NO_FIELD
 
-INCOMING_HEADERS = frozenset((
-    b"authorization", b"cookie", b"rid", b"anti-csrf", b"st-auth-mode", b"origin", b"sec-fetch-site", b"sec-fetch-mode",
-))
-
 
 cdef inline Field field_of(const char *name, Py_ssize_t size) noexcept nogil:
     if size == 3:
@@ -59,6 +55,7 @@ cdef class Incoming:
             between two.
     """
 
+    cdef object headers
     cdef bytes authorization, cookie, rid, anti_csrf, st_auth_mode, origin, sec_fetch_site, sec_fetch_mode
     cdef readonly str bearer
 
@@ -66,6 +63,7 @@ cdef class Incoming:
         cdef bytes name, value
         cdef Field field
         self.bearer = ""
+        self.headers = headers = headers if type(headers) is list else list(headers)
         for name, value in headers:
             if name is None or value is None:
                 raise TypeError("headers are pairs of bytes")
@@ -78,9 +76,11 @@ cdef class Incoming:
             self.bearer = self.authorization[7:].strip().decode("latin-1")
 
     def get(self, bytes name not None, /):
-        """The value of a header of `INCOMING_HEADERS`, or None."""
+        """The value of a header, or None."""
         cdef Field field = field_of(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
         value = self.at(field)
+        if field == NO_FIELD:  # only functions of the application's ask for others
+            value = b", ".join([one for key, one in self.headers if key == name]) or None
         return None if value is None else value.decode("latin-1").strip()
 
     def cookies(self, str name not None, /):

@@ -56,6 +56,14 @@ def _handle(environ: dict[str, Any], context: wsgi.SyncRequestContext) -> Any:
         case "/login":
             context.sign_in(query["user"], payload=json.loads(query.get("payload", "{}")))
             return {"ok": True}
+        case "/login-for-now":
+            context.sign_in(query["user"], remember=False)
+            return {"ok": True}
+        case "/move":
+            session = context.session()
+            assert session is not None
+            session.move_to(query["to"])  # type: ignore[arg-type]
+            return described(session)
         case "/login-beside":
             context.sign_in(query["user"], previous=None)
             return {"ok": True}
@@ -119,6 +127,17 @@ def add_flask_routes(app: flask.Flask, fv: FastVerify) -> None:
     def login() -> Any:
         fv.sign_in(flask.request.args["user"], payload=json.loads(flask.request.args.get("payload", "{}")))
         return {"ok": True}
+
+    @app.post("/login-for-now")
+    def login_for_now() -> Any:
+        fv.sign_in(flask.request.args["user"], remember=False)
+        return {"ok": True}
+
+    @app.post("/move")
+    @session_required()
+    def move() -> Any:
+        current_session.move_to(flask.request.args["to"])  # type: ignore[arg-type]
+        return described(current_session)
 
     @app.post("/login-beside")
     def login_beside() -> Any:

@@ -84,6 +84,14 @@ async def _handle(scope: Scope, context: RequestContext) -> Any:
         case "/login":
             await context.sign_in(query["user"], payload=json.loads(query.get("payload", "{}")))
             return {"ok": True}
+        case "/login-for-now":
+            await context.sign_in(query["user"], remember=False)
+            return {"ok": True}
+        case "/move":
+            session = await context.session()
+            assert session is not None
+            await session.move_to(query["to"])  # type: ignore[arg-type]
+            return described(session)
         case "/login-beside":
             await context.sign_in(query["user"], previous=None)
             return {"ok": True}
@@ -149,6 +157,16 @@ def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
     async def login(request: Request, user: str, payload: str = "{}") -> Any:
         await fv.sign_in(request, user, payload=json.loads(payload))
         return {"ok": True}
+
+    @app.post("/login-for-now")
+    async def login_for_now(request: Request, user: str) -> Any:
+        await fv.sign_in(request, user, remember=False)
+        return {"ok": True}
+
+    @app.post("/move")
+    async def move(to: str, session: Annotated[RequestSession, Depends(fv.session())]) -> Any:
+        await session.move_to(to)  # type: ignore[arg-type]
+        return described(session)
 
     @app.post("/login-beside")
     async def login_beside(request: Request, user: str) -> Any:

@@ -167,6 +167,22 @@ async def test_strict_asks_the_store(build: Build, sessions: AsyncSessions, embe
         assert clears_all(response)
 
 
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_strict_shows_what_was_changed_elsewhere(build: Build, sessions: AsyncSessions, transfer: str) -> None:
+    async with Client(build(sessions), transfer) as client:
+        await client.call('/login?user=user-1&payload={"a":1,"n":[1,2.5,null,{"x":true}]}')
+        assert touches_no_token(await client.call("/strict", "GET"))
+        handle = (await client.call("/me", "GET")).json()["handle"]
+        await sessions.merge_payload(handle, {"b": 2, "a": None})
+        assert "b" not in (await client.call("/me", "GET")).json()["payload"]
+        shown = await client.call("/strict", "GET")
+        assert shown.json()["payload"] == {"n": [1, 2.5, None, {"x": True}], "b": 2}
+        assert "front-token" in shown.headers and "st-refresh-token" not in shown.headers
+        assert (await client.call("/me", "GET")).json()["payload"] == shown.json()["payload"]
+        assert touches_no_token(await client.call("/strict", "GET"))
+        assert (await client.refresh()).status_code == 200
+
+
 async def test_a_header_goes_before_a_cookie_and_a_foreign_bearer_counts_as_absent(
     build: Build, sessions: AsyncSessions
 ) -> None:
@@ -367,6 +383,145 @@ async def test_a_payload_too_large_for_a_cookie_is_refused_and_leaves_no_session
             await client.call(f'/login?user=user-1&payload={{"big":"{"x" * 4000}"}}')
         assert not list(client.cookies.jar)
     assert await sessions.handles("user-1") == []
+
+
+# --- how tokens travel ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("anti_csrf", ["NONE", "VIA_TOKEN", "VIA_CUSTOM_HEADER"])
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_a_live_session_moves_to_the_other_transport_and_back(
+    build: Build, open_sessions: Open, transfer: str, anti_csrf: str
+) -> None:
+    sessions = await open_sessions(anti_csrf=anti_csrf)
+    other = "cookie" if transfer == "header" else "header"
+    async with Client(build(sessions), transfer) as client:
+        await client.call('/login?user=user-1&payload={"plan":"pro"}')
+        before = (await client.call("/me", "GET")).json()
+        for to in (other, transfer, other):
+            moved = await client.call(f"/move?to={to}")
+            assert answer(moved) == (200, before)
+            has_cookies = {cookie.name for cookie in client.cookies.jar} == {"sAccessToken", "sRefreshToken"}
+            has_headers = bool(client.access and client.refresh_token)
+            assert (has_cookies, has_headers) == ((True, False) if to == "cookie" else (False, True))
+            assert moved.headers["front-token"] != "remove"
+            assert ("anti-csrf" in moved.headers) is (to == "cookie" and anti_csrf == "VIA_TOKEN")
+            if to == "header":
+                client.anti_csrf = ""
+            assert (await client.call("/me")).json() == before
+            assert (await client.refresh()).status_code == 200
+            assert (await client.call("/me")).json() == before
+        assert touches_no_token(await client.call(f"/move?to={other}"))  # it is there already
+        assert await sessions.handles("user-1") == [before["handle"]]
+
+
+async def test_a_session_does_not_move_to_where_its_tokens_are_not_read(build: Build, open_sessions: Open) -> None:
+    sessions = await open_sessions(token_transfer_method=lambda incoming, new: "header" if new else None)
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        assert client.access and not list(client.cookies.jar)
+        assert (await client.call("/move?to=cookie")).status_code == 200
+        assert (await client.call("/me")).status_code == 200
+    sessions = await open_sessions(token_transfer_method="header")
+    async with Client(build(sessions)) as client:
+        await client.login()
+        with pytest.raises(ValueError, match="forces the other"):
+            await client.call("/move?to=cookie")
+        assert (await client.refresh()).status_code == 200
+
+
+async def test_the_method_is_chosen_by_a_function_of_any_header(build: Build, open_sessions: Open) -> None:
+    def choose(incoming: Any, for_new_session: bool) -> Any:
+        app = incoming.get(b"x-app") == "mobile"
+        return ("header" if app else "cookie") if for_new_session else None
+
+    async with Client(build(await open_sessions(token_transfer_method=choose)), "cookie") as client:
+        assert "st-access-token" in (await client.call("/login?user=user-1", x_app="mobile")).headers
+    async with Client(build(await open_sessions(token_transfer_method=choose)), "header") as client:
+        assert "set-cookie" in (await client.login()).headers
+
+
+async def test_cookies_that_are_not_to_last_stay_so_through_everything(build: Build, open_sessions: Open) -> None:
+    async with Client(build(await open_sessions(exchange_seconds=0)), "cookie") as client:
+        for path in ("/login-for-now?user=user-1", '/merge?patch={"a":1}', "/auth/session/refresh"):
+            cookies = (await client.call(path)).headers.get_list("set-cookie")
+            assert cookies and not any("expires" in cookie.lower() for cookie in cookies), path
+        assert all("Expires=" in cookie for cookie in (await client.login()).headers.get_list("set-cookie"))
+
+
+async def test_cookies_of_other_names(build: Build, open_sessions: Open) -> None:
+    names = {"access_cookie_name": "__Host-at", "refresh_cookie_name": "__Secure-rt", "cookie_secure": True}
+    async with Client(build(await open_sessions(**names)), "cookie", "https://localhost:8000") as client:
+        await client.login()
+        assert {cookie.name for cookie in client.cookies.jar} == {"__Host-at", "__Secure-rt"}
+        assert (await client.call("/me")).status_code == 200
+        assert (await client.refresh()).status_code == 200
+        assert (await client.call("/auth/signout")).status_code == 200
+        assert not list(client.cookies.jar)
+
+
+async def test_an_access_cookie_that_does_not_reach_the_sign_out_route_is_refused_at_start(
+    build: Build, open_sessions: Open
+) -> None:
+    sessions = await open_sessions(access_cookie_path="/me")
+    with pytest.raises(ValueError, match="access_cookie_path"):
+        build(sessions)
+    async with Client(build(sessions, routes=("refresh",)), "cookie") as client:
+        await client.login()
+        assert (await client.call("/me")).status_code == 200
+        assert (await client.call("/maybe")).json() == {"user": None}
+        assert (await client.refresh()).status_code == 200
+
+
+async def test_several_websites_each_by_its_own_rules(build: Build, open_sessions: Open) -> None:
+    """One of the API's site, one of another: not what the first request said decides."""
+    near, far = "https://near.example.com", "https://far.example.org"
+    sessions = await open_sessions(
+        api_domain="https://api.example.com",
+        website_domain=lambda incoming: far if incoming.get(b"origin") == far else near,
+    )
+    async with Client(build(sessions), "cookie", "https://api.example.com") as client:
+        for origin, same_site in ((near, "Lax"), (far, "None"), (near, "Lax")):
+            response = await client.call("/login?user=user-1", origin=origin)
+            assert all(f"SameSite={same_site}" in each for each in response.headers.get_list("set-cookie"))
+            assert (await client.call("/me", origin=origin)).status_code == 200
+            without = await client.call("/me", origin=origin, rid="")
+            assert without.status_code == (401 if origin == far else 200)
+        evil = {"origin": "https://evil.example", "sec_fetch_site": "cross-site"}
+        assert answer(await client.call("/me", **evil)) == TRY_REFRESH
+        for path in ("/auth/session/refresh", "/auth/signout"):
+            refused = await client.call(path, **evil)
+            assert refused.status_code == 401
+            assert touches_no_token(refused)
+
+
+@pytest.mark.parametrize("older", [None, ".example.com"])
+async def test_duplicate_cookies_are_refused_where_that_is_asked_for(
+    build: Build, open_sessions: Open, older: str | None
+) -> None:
+    sessions = await open_sessions(
+        api_domain="https://api.example.com",
+        website_domain="https://example.com",
+        duplicate_cookies="refuse",
+        older_cookie_domain=older,
+    )
+    issued = await sessions.create("user-1")
+    async with Client(build(sessions), base_url="https://api.example.com") as client:
+        twice = "; ".join([f"sRefreshToken={issued.refresh_token}"] * 2)
+        response = await client.call("/auth/session/refresh", cookie=twice)
+        cookies = response.headers.get_list("set-cookie")
+        if older is None:
+            assert response.status_code == 500
+            assert "The request contains multiple session cookies." in response.json()["message"]
+            assert touches_no_token(response)
+        else:
+            assert response.status_code == 200 and set(response.json()) == {"message"}
+            assert len(cookies) == 1 and cookies[0].startswith(
+                "sRefreshToken=; Domain=.example.com; Path=/auth/session"
+            )
+            assert "front-token" not in response.headers
+        once = await client.call("/auth/session/refresh", cookie=f"sRefreshToken={issued.refresh_token}")
+        assert answer(once) == (200, {})
 
 
 # --- the session of a request ---------------------------------------------------------------------------------------

@@ -194,6 +194,12 @@ async def test_openapi_declares_both_schemes_as_alternatives(sessions: AsyncSess
     assert "security" not in document["paths"]["/login"]["post"]
 
 
+async def test_openapi_declares_the_cookie_by_its_configured_name(open_sessions: Open) -> None:
+    async with Client(fastapi_site(await open_sessions(access_cookie_name="at"))) as client:
+        document = (await client.get("/openapi.json")).json()
+    assert document["components"]["securitySchemes"]["fastverifyCookie"]["name"] == "at"
+
+
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
