@@ -97,12 +97,12 @@ class SessionMiddleware:
         is_socket = scope["type"] == "websocket"
         context = self._http.open(scope["headers"], "GET" if is_socket else scope["method"], scope, is_socket)
 
-        async def send_with_tokens(message: Message) -> None:
+        def send_with_tokens(message: Message) -> Awaitable[None]:  # not a coroutine itself: it is called twice a request
             if message["type"] in _STARTS:
                 context.started = True
                 if context.has_queued:
                     message = {**message, "headers": context.write(message.get("headers", ()))}
-            await send(message)
+            return send(message)
 
         route = None if is_socket else self._http.routes.get((scope["method"], route_path(scope)))
         try:
