@@ -87,8 +87,10 @@ class SessionMiddleware:
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
-        self._opened = _Opened(_read_settings())
         self._is_async = iscoroutinefunction(get_response)
+        self._opened = _Opened(_read_settings())
+        if not self._is_async and self._opened.only_async:
+            raise ImproperlyConfigured("FASTVERIFY: AsyncSessions cannot serve blocking requests; give what makes both")
         endpoint = csrf_exempt(_serve_async if self._is_async else _serve)  # our own rules against CSRF hold there
         endpoint.login_required = False
         self._urls = (re_path("", endpoint),)
@@ -265,6 +267,10 @@ class _Opened:
         self._of_threads: HttpSessions | None = None
         self._of_loops: dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[HttpSessions], asyncio.Future[Any]]] = {}
 
+    @property
+    def only_async(self) -> bool:
+        return isinstance(self._given.sessions, AsyncSessions)
+
     def for_threads(self) -> HttpSessions:
         if self._shared is not None:
             return self._shared
@@ -362,6 +368,8 @@ def _finish(request: Any, response: Any) -> Any:
     for name, value in ours:
         if name == "set-cookie":
             _add_cookie(response.cookies, value)
+        elif name == _EXPOSED:
+            response.headers.setdefault(name, value)
         else:
             response.headers[name] = value
     context.started = True

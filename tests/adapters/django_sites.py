@@ -7,6 +7,7 @@ under settings of its own; what is read later is the same for all.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from asgiref.sync import iscoroutinefunction
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import got_request_exception
 from django.http import JsonResponse
 from django.test import override_settings
 from django.urls import path
@@ -29,7 +31,7 @@ settings.configure(
     SECRET_KEY="not a secret of ours",
     ROOT_URLCONF=(),
     INSTALLED_APPS=["corsheaders", "rest_framework"],
-    DEBUG_PROPAGATE_EXCEPTIONS=True,  # what the application raises comes out
+    LOGGING_CONFIG=None,
     SITE_URLS=(),
     FASTVERIFY={},
     CORS_ALLOWED_ORIGINS=["http://localhost:3000"],
@@ -73,11 +75,39 @@ def site_urls(get_response: Any) -> Any:
     return begin_async if iscoroutinefunction(get_response) else begin
 
 
-def make_handler(kind: Callable[[], Any], given: Any, urls: Any, middleware: Sequence[str] = MIDDLEWARE) -> Any:
+def keep_error(request: Any, **_: Any) -> None:
+    getattr(request, "scope", request.META)["raised"] = sys.exc_info()[1]
+
+
+got_request_exception.connect(keep_error)
+
+
+def raising(handler: Any) -> Any:
+    """What the application raises comes out, as of Django's test client; a server gets a 500 only."""
+
+    def over_wsgi(environ: Any, start_response: Any) -> Any:
+        response = handler(environ, start_response)
+        if "raised" in environ:
+            response.close()
+            raise environ["raised"]
+        return response
+
+    async def over_asgi(scope: Any, receive: Any, send: Any) -> None:
+        scope = dict(scope)
+        await handler(scope, receive, send)
+        if "raised" in scope:
+            raise scope["raised"]
+
+    return over_asgi if isinstance(handler, ASGIHandler) else over_wsgi
+
+
+def make_handler(
+    kind: Callable[[], Any], given: Any, urls: Any, middleware: Sequence[str] = MIDDLEWARE, raising: Any = raising
+) -> Any:
     """A WSGIHandler or an ASGIHandler, with these settings."""
     chain = ["django_sites.site_urls", *middleware]
     with override_settings(FASTVERIFY=given, SITE_URLS=tuple(urls), MIDDLEWARE=chain):
-        return kind()
+        return raising(kind())
 
 
 def django_sync_site(sessions: Sessions, **options: Any) -> Any:
