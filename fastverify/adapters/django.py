@@ -17,41 +17,32 @@ Where things go: the session routes are a URLconf of their own, so that they run
 middleware sees them wherever it stands; a view's error is answered by ``process_exception``, inside it too. Tokens are
 put on the response here, and the list of exposed headers keeps our names whatever is set later.
 
-A process that serves blocking requests has one Sessions, for all its threads. One that serves asynchronous requests has
-an AsyncSessions for each event loop, which is closed as its loop ends. A blocking view inside an asynchronous chain, or
-the reverse, uses what there is, by asgiref.
+A blocking view inside an asynchronous chain, or the reverse, uses the sessions that there are, by asgiref.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import sys
-import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Mapping
 from functools import wraps
 from http.cookies import SimpleCookie
-from threading import Lock
-from typing import Any, NamedTuple, TypeVar, Unpack
+from typing import Any, Unpack
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import got_request_exception
 from django.http import HttpResponse
 from django.http.response import ResponseHeaders
 from django.urls import re_path
-from django.utils.module_loading import import_string
 from django.views.decorators.csrf import csrf_exempt
 
-from ..config import Config
-from ..errors import ConfigError, SessionError, StoreUnavailable
+from ..errors import SessionError, StoreUnavailable
 from ..manager import AsyncSessions, CreateOptions, Sessions
 from ..steps import Steps, run, run_async
-from ..store import open_store
-from ..transport import Reply, Rules, Transport, cors_headers, headers_of_environ
-from .http import ROUTES, Hooks, HttpSessions
+from ..transport import Reply, Rules, cors_headers, headers_of_environ
+from .django_settings import OpenSessions, read_settings
+from .http import HttpSessions
 from .request import RequestContext, RequestSession, SyncRequestContext, SyncRequestSession
 
 __all__ = [
@@ -65,10 +56,7 @@ __all__ = [
     "session_required",
 ]
 
-_HOOKS = {name.upper(): name for name in Hooks.__optional_keys__}
-_SETTINGS = {"SESSIONS", "URL", "CONFIG", "ROUTES", "USER", *_HOOKS}
 _OURS = SessionError | StoreUnavailable
-S = TypeVar("S", Sessions, AsyncSessions)
 _EXPOSED = "access-control-expose-headers"
 #: Methods that are awaited with AsyncSessions; the others do no I/O.
 _AWAITED = {name for name in dir(AsyncSessions) if iscoroutinefunction(getattr(AsyncSessions, name))}
@@ -88,7 +76,7 @@ class SessionMiddleware:
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
-        self._opened = _Opened(_read_settings())
+        self._opened = OpenSessions(read_settings())
         if not self._is_async and self._opened.only_async:
             raise ImproperlyConfigured("FASTVERIFY: AsyncSessions cannot serve blocking requests; give what makes both")
         endpoint = csrf_exempt(_serve_async if self._is_async else _serve)  # our own rules against CSRF hold there
@@ -209,109 +197,7 @@ def session_required(
     return decorate
 
 
-# --- settings and sessions ---
-
-
-class _Settings(NamedTuple):
-    """Sessions that are the application's own, or else what makes them of either kind."""
-
-    sessions: Sessions | AsyncSessions | None
-    make: Callable[[type[Any]], Any]
-    routes: tuple[str, ...]
-    hooks: Hooks
-
-
-def _read_settings() -> _Settings:
-    try:
-        given = settings.FASTVERIFY
-    except AttributeError:
-        raise ImproperlyConfigured("the setting FASTVERIFY is missing") from None
-    if unknown := sorted(given.keys() - _SETTINGS):
-        raise ImproperlyConfigured(f"FASTVERIFY[{unknown[0]!r}] is unknown; there are {', '.join(sorted(_SETTINGS))}")
-    routes = tuple(given.get("ROUTES", ROUTES))
-    if strange := [name for name in routes if name not in ROUTES]:
-        raise ImproperlyConfigured(f"FASTVERIFY['ROUTES'] names {strange[0]!r}; there are {', '.join(ROUTES)}")
-    hooks: Any = {name: _named(given[key]) for key, name in _HOOKS.items() if key in given}
-    if ("SESSIONS" in given) is ("URL" in given):
-        raise ImproperlyConfigured("FASTVERIFY needs either 'SESSIONS', or 'URL' and 'CONFIG'")
-    if "URL" in given:
-        config = _config(given.get("CONFIG"))
-        return _Settings(None, lambda kind: kind(open_store(given["URL"]), config), routes, hooks)
-    named = _named(given["SESSIONS"])
-    sessions = named if isinstance(named, Sessions | AsyncSessions) else None
-    if sessions is None and not callable(named):
-        raise ImproperlyConfigured("FASTVERIFY['SESSIONS'] is neither Sessions, nor AsyncSessions, nor makes them")
-    return _Settings(sessions, named, routes, hooks)
-
-
-def _config(given: Any) -> Config:
-    try:
-        config = given if isinstance(given, Config) else Config(**given)
-        Transport(config)
-    except (ConfigError, TypeError) as error:
-        raise ImproperlyConfigured(f"FASTVERIFY['CONFIG']: {error}") from None
-    return config
-
-
-def _named(value: Any) -> Any:
-    return import_string(value) if isinstance(value, str) else value
-
-
-class _Opened:
-    """The sessions of one middleware: opened when first needed, closed with it or with their event loop."""
-
-    def __init__(self, given: _Settings) -> None:
-        self._given = given
-        self._shared = self._http(given.sessions) if given.sessions is not None else None
-        self._lock = Lock()
-        self._of_threads: HttpSessions | None = None
-        self._of_loops: dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[HttpSessions], asyncio.Future[Any]]] = {}
-
-    @property
-    def only_async(self) -> bool:
-        return isinstance(self._given.sessions, AsyncSessions)
-
-    def for_threads(self) -> HttpSessions:
-        if self._shared is not None:
-            return self._shared
-        with self._lock:
-            if self._of_threads is None:
-                sessions = self._make(Sessions)
-                weakref.finalize(self, sessions.close)
-                with suppress(StoreUnavailable):  # once for all who wait here; what needs the store says so later
-                    sessions.jwks()
-                self._of_threads = self._http(sessions)
-            return self._of_threads
-
-    async def for_this_loop(self) -> HttpSessions:
-        if self._shared is not None:
-            return self._shared
-        loop = asyncio.get_running_loop()
-        if loop not in self._of_loops:
-            held = self._hold(loop)
-            self._of_loops[loop] = held, asyncio.ensure_future(anext(held))
-        return await asyncio.shield(self._of_loops[loop][1])
-
-    async def _hold(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[HttpSessions]:
-        """asyncio closes asynchronous generators before it closes a loop: the moment to close what belongs to it."""
-        try:
-            async with AsyncExitStack() as closing:
-                sessions = self._make(AsyncSessions)
-                closing.push_async_callback(sessions.aclose)
-                with suppress(StoreUnavailable):
-                    await sessions.jwks()
-                yield self._http(sessions)
-        finally:
-            self._of_loops.pop(loop, None)
-
-    def _make(self, kind: type[S]) -> S:
-        made = self._given.make(kind)
-        if not isinstance(made, kind):
-            raise ImproperlyConfigured(f"FASTVERIFY['SESSIONS'] was asked for {kind.__name__} and made something else")
-        return made
-
-    def _http(self, sessions: Sessions | AsyncSessions) -> HttpSessions:
-        return HttpSessions(sessions, type(sessions), self._given.routes, None, self._given.hooks)
+# --- requests and responses ---
 
 
 class _Crossing:
@@ -324,9 +210,6 @@ class _Crossing:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.native, name)
         return self._cross(value) if name in _AWAITED else value
-
-
-# --- requests and responses ---
 
 
 def _turn(request: Any, to_async: bool) -> None:
