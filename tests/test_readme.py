@@ -72,7 +72,7 @@ import httpx, json
 with httpx.Client(transport=httpx.WSGITransport(app), base_url="http://localhost:8000") as client:
     signed_in = client.post("/login", headers={"st-auth-mode": "header"})
     answer = client.get("/me", headers={"authorization": f"Bearer {signed_in.headers['st-access-token']}"})
-    print(answer.status_code, json.dumps(answer.json()), client.get("/me").json()["message"])
+    print(answer.status_code, json.dumps(answer.json(), sort_keys=True), client.get("/me").json()["message"])
 """
 
 
@@ -82,7 +82,7 @@ def test_the_program_of_a_blocking_framework_runs(name: str, store: str) -> None
     ran = subprocess.run(
         [sys.executable, "-"], input=program + ASK, capture_output=True, text=True, timeout=60, cwd=ROOT
     )
-    assert ran.stdout == '200 {"user": "user-1", "plan": "pro"} unauthorised\n', ran.stderr
+    assert ran.stdout == '200 {"plan": "pro", "user": "user-1"} unauthorised\n', ran.stderr
 
 
 def test_the_quick_start_runs(store: str) -> None:
