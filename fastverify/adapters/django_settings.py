@@ -54,17 +54,18 @@ def read_settings() -> Settings:
     routes = tuple(given.get("ROUTES", ROUTES))
     if strange := [name for name in routes if name not in ROUTES]:
         raise ImproperlyConfigured(f"FASTVERIFY['ROUTES'] names {strange[0]!r}; there are {', '.join(ROUTES)}")
-    hooks: Any = {name: _named(given[key]) for key, name in _HOOKS.items() if key in given}
+    named = {key: _named(key, given[key]) for key in (*_HOOKS, "SESSIONS", "USER") if key in given}
+    hooks: Any = {name: named[key] for key, name in _HOOKS.items() if key in named}
     if ("SESSIONS" in given) is ("URL" in given):
         raise ImproperlyConfigured("FASTVERIFY needs either 'SESSIONS', or 'URL' and 'CONFIG'")
     if "URL" in given:
         config = _config(given.get("CONFIG"))
         return Settings(None, lambda kind: kind(open_store(given["URL"]), config), routes, hooks)
-    named = _named(given["SESSIONS"])
-    sessions = named if isinstance(named, Sessions | AsyncSessions) else None
-    if sessions is None and not callable(named):
+    make = named["SESSIONS"]
+    sessions = make if isinstance(make, Sessions | AsyncSessions) else None
+    if sessions is None and not callable(make):
         raise ImproperlyConfigured("FASTVERIFY['SESSIONS'] is neither Sessions, nor AsyncSessions, nor makes them")
-    return Settings(sessions, named, routes, hooks)
+    return Settings(sessions, make, routes, hooks)
 
 
 def _config(given: Any) -> Config:
@@ -76,8 +77,12 @@ def _config(given: Any) -> Config:
     return config
 
 
-def _named(value: Any) -> Any:
-    return import_string(value) if isinstance(value, str) else value
+def _named(key: str, value: Any) -> Any:
+    """A value itself, or by its dotted path."""
+    try:
+        return import_string(value) if isinstance(value, str) else value
+    except ImportError as error:
+        raise ImproperlyConfigured(f"FASTVERIFY[{key!r}]: {error}") from error
 
 
 class OpenSessions:

@@ -157,7 +157,7 @@ async def test_what_middleware_has_found_and_queued_stays_with_the_request(
         assert response.json()["payload"] == {"seen": True, "plan": "pro"}
         assert sessions.verify(client.access).payload == {"seen": True, "plan": "pro"}
         response = await client.call("/current", token=issued.access_token)
-        assert response.json()["payload"] == sessions.verify(client.access).payload
+        assert response.json()["payload"] == sessions.verify(response.headers["st-access-token"]).payload
 
 
 # --- class-based views ----------------------------------------------------------------------------------------------
@@ -476,6 +476,9 @@ async def test_cookies_of_one_name_and_several_domains_are_all_written(open_sess
         ({"SESSIONS": print, "ON_UNAUTHORIZED": print}, "'ON_UNAUTHORIZED'.*ON_UNAUTHORISED"),
         ({"SESSIONS": print, "ROUTES": ["login"]}, "'login'.*refresh"),
         ({"SESSIONS": 5}, "neither Sessions"),
+        ({"SESSIONS": "test_django.no_such_name"}, "'SESSIONS'.*no_such_name"),
+        ({"SESSIONS": print, "ON_STORE_UNAVAILABLE": "no.such.module"}, "'ON_STORE_UNAVAILABLE'.*no"),
+        ({"SESSIONS": print, "USER": "test_django.no_such_name"}, "'USER'.*no_such_name"),
         ({"URL": "redis://x"}, "CONFIG"),
         ({"URL": "redis://x", "CONFIG": {"api_domian": "x"}}, "api_domian"),
         ({"URL": "redis://x", "CONFIG": {"api_domain": "x", "website_domain": "y", "secret": b"z"}}, "api_domain"),

@@ -261,8 +261,13 @@ async def test_a_token_that_does_not_serve_is_told_when_somebody_asks(sessions: 
         assert (await client.call("/auth/session/refresh", **legacy)).status_code == 200
 
 
-async def test_a_revoked_session_is_cleared_by_requires(sessions: AsyncSessions) -> None:
-    async with Client(site_with_users(sessions), "cookie") as client:
+@pytest.mark.parametrize("handler", ["ours", "the application's"])
+async def test_a_revoked_session_is_cleared_by_requires(sessions: AsyncSessions, handler: str) -> None:
+    app = site_with_users(sessions)
+    if handler == "the application's":
+        mine = JSONResponse({"message": "unauthorised"}, status_code=401)
+        app.add_exception_handler(Unauthorised, lambda request, error: mine)
+    async with Client(app, "cookie") as client:
         await client.login()
         await sessions.revoke_user("user-1")
         response = await client.call("/member", "GET")
