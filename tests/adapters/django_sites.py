@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,6 +76,10 @@ def site_urls(get_response: Any) -> Any:
     return begin_async if iscoroutinefunction(get_response) else begin
 
 
+#: A site outlives its test's event loop, as on a server: the loop closes the sessions, and not the garbage collector.
+KEPT: deque[Any] = deque(maxlen=4)
+
+
 def keep_error(request: Any, **_: Any) -> None:
     getattr(request, "scope", request.META)["raised"] = sys.exc_info()[1]
 
@@ -107,7 +112,9 @@ def make_handler(
     """A WSGIHandler or an ASGIHandler, with these settings."""
     chain = ["django_sites.site_urls", *middleware]
     with override_settings(FASTVERIFY=given, SITE_URLS=tuple(urls), MIDDLEWARE=chain):
-        return raising(kind())
+        handler = kind()
+    KEPT.append(handler)
+    return raising(handler)
 
 
 def django_sync_site(sessions: Sessions, **options: Any) -> Any:
