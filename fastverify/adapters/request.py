@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, TypeVar, Unpack
 
 from .._core import Claims
 from ..config import TransferMethod
@@ -37,6 +37,8 @@ from ..session_claims import (
 from ..steps import Steps, run, run_async
 from ..transport import Header, Incoming, Outgoing, Rules, Transport
 from ..verifier import SessionVerifier
+
+C = TypeVar("C", bound="RequestSteps")
 
 #: Where a request's keep holds its session, and its context.
 SESSION = "fastverify.session"
@@ -169,6 +171,20 @@ class RequestSteps(GatewayContext):
 
     def write(self, headers: Iterable[Header]) -> list[Header]:
         return self.outgoing.write(headers)
+
+    def turned(self, kind: type[C], sessions: Any) -> C:
+        """The same request for code of the other kind, asynchronous or blocking; both write one response.
+
+        Args:
+            kind: of the new context, which takes this one's place in the request's keep.
+            sessions: whose calls are of that kind.
+        """
+        other = kind(sessions, self.transport, (), self._http_method, self._keep, self._is_socket, self._validators)
+        other.incoming, other._outgoing = self.incoming, self.outgoing
+        other.error, other.started = self.error, self.started
+        if self.current is not None:
+            other._found(self.current.session, self.current._transfer)
+        return other
 
     def session_steps(
         self, required: bool, check_anti_csrf: bool | None, strict: bool, validators: RouteValidators | None = None

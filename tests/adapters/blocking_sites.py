@@ -270,7 +270,7 @@ def _call(app: wsgi.WSGIApp, environ: dict[str, Any]) -> tuple[int, list[tuple[b
     finally:
         getattr(chunks, "close", lambda: None)()
     status, headers = started
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    raw = [(name.lower().encode("latin-1"), value.strip().encode("latin-1")) for name, value in headers]
     return int(status.split()[0]), raw, content
 
 

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from blocking_sites import BLOCKING_SITES, served
 from clients import Open
+from django_sites import BLOCKING_DJANGO_SITES, DJANGO_SITES
 from sites import SITES, Build
 
 from fastverify import AsyncSessions, Config, Sessions
 from fastverify.store import open_store
 
 SECRET = bytes(range(32))
+ASYNC = {**SITES, **DJANGO_SITES}
+BLOCKING = {**BLOCKING_SITES, **BLOCKING_DJANGO_SITES}
 
 
 class Opened:
@@ -65,13 +68,13 @@ async def open_sessions(request: pytest.FixtureRequest, unique_prefix: str, open
         yield open_
 
 
-@pytest.fixture(params=[*SITES, *BLOCKING_SITES])
+@pytest.fixture(params=[*ASYNC, *BLOCKING])
 def build(request: pytest.FixtureRequest, opened: Opened) -> Build:
     """Builds the site in each framework in turn, as an ASGI application that uses the same store as the test."""
-    if request.param in SITES:
-        return SITES[request.param]
+    if request.param in ASYNC:
+        return ASYNC[request.param]
 
     def build_blocking(sessions: AsyncSessions, **options: Any) -> Any:
-        return served(BLOCKING_SITES[request.param](opened.blocking(sessions), **options))
+        return served(BLOCKING[request.param](opened.blocking(sessions), **options))
 
     return build_blocking

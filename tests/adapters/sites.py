@@ -8,8 +8,12 @@ from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, FastAPI, Request
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from fastverify import AsyncSessions, PrimitiveClaim, SessionClaimValidator, Unauthorised, authenticated_within
+from fastverify.adapters import starlette
 from fastverify.adapters.asgi import (
     ASGIApp,
     Receive,
@@ -142,6 +146,102 @@ async def _handle(scope: Scope, context: RequestContext) -> Any:
     return None
 
 
+def starlette_site(sessions: AsyncSessions, **options: Any) -> Starlette:
+    """The application in Starlette."""
+    fv = starlette.FastVerify(sessions, **options)
+    app = Starlette(routes=starlette_routes(fv))
+    fv.install(app)
+    return app
+
+
+def starlette_routes(fv: starlette.FastVerify) -> list[Route]:
+    async def login(request: Request) -> Any:
+        query = request.query_params
+        await fv.sign_in(request, query["user"], payload=json.loads(query.get("payload", "{}")))
+        return JSONResponse({"ok": True})
+
+    async def login_for_now(request: Request) -> Any:
+        await fv.sign_in(request, request.query_params["user"], remember=False)
+        return JSONResponse({"ok": True})
+
+    async def login_beside(request: Request) -> Any:
+        await fv.sign_in(request, request.query_params["user"], previous=None)
+        return JSONResponse({"ok": True})
+
+    async def login_and_fail(request: Request) -> Any:
+        await fv.sign_in(request, request.query_params["user"])
+        raise Unauthorised("after all")
+
+    async def login_with_claims(request: Request) -> Any:
+        await fv.sign_in(request, request.query_params["user"], claims=[PLAN], authenticated=True)
+        return JSONResponse({"ok": True})
+
+    def showing(**how: Any) -> Any:
+        async def show(request: Request) -> Any:
+            return JSONResponse(described(await fv.session_of(request, **how)))
+
+        return show
+
+    async def claims(request: Request) -> Any:
+        session = await fv.session_of(request, validators=[])
+        assert session is not None
+        return JSONResponse(await act_on_claims(session, **request.query_params))
+
+    async def move(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        await session.move_to(request.query_params["to"])  # type: ignore[arg-type]
+        return JSONResponse(described(session))
+
+    async def merge(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        await session.merge_payload(json.loads(request.query_params["patch"]))
+        return JSONResponse(described(session))
+
+    async def revoke(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        return JSONResponse({"was_there": await session.revoke()})
+
+    async def data(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        if "put" in request.query_params:
+            await session.set_data(request.query_params["put"])
+        return JSONResponse({"data": await session.get_data()})
+
+    async def own_refresh(request: Request) -> Any:
+        return JSONResponse(described(await fv.refresh(request)))
+
+    async def own_signout(request: Request) -> Any:
+        await fv.sign_out(request)
+        return JSONResponse({"ok": True})
+
+    views: dict[str, Any] = {
+        "login": login,
+        "login-for-now": login_for_now,
+        "login-beside": login_beside,
+        "login-and-fail": login_and_fail,
+        "login-with-claims": login_with_claims,
+        "pro": showing(validators=[IS_PRO]),
+        "fresh": showing(validators=and_fresh),
+        "unchecked": showing(validators=[]),
+        "claims": claims,
+        "move": move,
+        "me": showing(),
+        "maybe": showing(required=False),
+        "strict": showing(strict=True),
+        "unguarded": showing(check_anti_csrf=False),
+        "merge": merge,
+        "revoke": revoke,
+        "data": data,
+        "own-refresh": own_refresh,
+        "own-signout": own_signout,
+    }
+    return [Route(f"/{name}", view, methods=["GET", "POST"]) for name, view in views.items()]
+
+
 def fastapi_site(sessions: AsyncSessions, **options: Any) -> FastAPI:
     """The application in FastAPI."""
     fv = FastVerify(sessions, **options)
@@ -253,4 +353,4 @@ def described(session: RequestSession | None) -> Any:
     return {"user": session.user_id, "handle": session.handle, "payload": dict(session.payload)}
 
 
-SITES: dict[str, Build] = {"asgi": asgi_site, "fastapi": fastapi_site}
+SITES: dict[str, Build] = {"asgi": asgi_site, "starlette": starlette_site, "fastapi": fastapi_site}

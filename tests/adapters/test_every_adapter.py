@@ -15,6 +15,7 @@ import pytest
 import redis
 from blocking_sites import BLOCKING_SITES
 from clients import Client, Open
+from django_sites import BLOCKING_DJANGO_SITES
 from fix_stores import LaunchedServer
 from sites import PLANS, Build, Plans
 
@@ -460,6 +461,19 @@ async def test_cookies_of_other_names(build: Build, open_sessions: Open) -> None
         assert not list(client.cookies.jar)
 
 
+async def test_every_attribute_of_a_cookie_is_written(build: Build, open_sessions: Open) -> None:
+    domains = {"api_domain": "https://api.example.com", "website_domain": "https://example.com"}
+    sessions = await open_sessions(**domains, cookie_domain=".example.com", cookie_partitioned=True)
+    async with Client(build(sessions), "cookie", "https://api.example.com") as client:
+        for response in (await client.login(), await client.call("/auth/signout")):
+            cookies = [cookie.split("; ") for cookie in response.headers.get_list("set-cookie")]
+            assert sorted(pair.partition("=")[0] for pair, *_ in cookies) == ["sAccessToken", "sRefreshToken"]
+            for pair, domain, path, expires, *others in cookies:
+                assert path == ("Path=/auth/session/refresh" if pair.startswith("sRefresh") else "Path=/")
+                assert domain == "Domain=.example.com" and expires.startswith("Expires=")
+                assert others == ["HttpOnly", "Secure", "SameSite=Lax", "Partitioned"]
+
+
 async def test_an_access_cookie_that_does_not_reach_the_sign_out_route_is_refused_at_start(
     build: Build, open_sessions: Open
 ) -> None:
@@ -755,7 +769,7 @@ async def test_an_asynchronous_fetcher_is_for_asynchronous_frameworks(
     plans.plan = "pro"
     async with Client(app) as client:
         await client.login()
-        if request.node.callspec.params["build"] in BLOCKING_SITES:
+        if request.node.callspec.params["build"] in {**BLOCKING_SITES, **BLOCKING_DJANGO_SITES}:
             with pytest.raises(TypeError, match="asynchronous"):
                 await client.call("/me", "GET")
         else:
