@@ -261,7 +261,8 @@ got_request_exception.connect(_note_error)
 
 def _finish(request: Any, response: Any) -> Any:
     context = request.fastverify
-    ours = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in context.write(())]
+    queued = context.write(()) if context.has_queued else ()
+    ours = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in queued]
     if ours:
         response.headers = _Headers(response.headers, dict(ours).get(_EXPOSED, ""))
     for name, value in ours:

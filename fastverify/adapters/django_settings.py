@@ -23,7 +23,7 @@ from ..manager import AsyncSessions, Sessions
 from ..session_claims import GeneralValidators
 from ..store import open_store
 from ..transport import Transport
-from .http import ROUTES, Hooks, HttpSessions
+from .http import ROUTES, Hooks, HttpSessions, routes_to_serve
 
 S = TypeVar("S", Sessions, AsyncSessions)
 
@@ -65,7 +65,7 @@ def read_settings() -> Settings:
     if ("SESSIONS" in given) is ("URL" in given):
         raise ImproperlyConfigured("FASTVERIFY needs either 'SESSIONS', or 'URL' and 'CONFIG'")
     if "URL" in given:
-        config = _config(given.get("CONFIG"))
+        config = _config(given.get("CONFIG"), routes)
         return Settings(None, lambda kind: kind(open_store(given["URL"]), config), routes, hooks, validators)
     make = named["SESSIONS"]
     sessions = make if isinstance(make, Sessions | AsyncSessions) else None
@@ -74,10 +74,10 @@ def read_settings() -> Settings:
     return Settings(sessions, make, routes, hooks, validators)
 
 
-def _config(given: Any) -> Config:
+def _config(given: Any, routes: tuple[str, ...]) -> Config:
     try:
         config = given if isinstance(given, Config) else Config(**given)
-        Transport(config)
+        routes_to_serve(Transport(config), routes)
     except (ConfigError, TypeError) as error:
         raise ImproperlyConfigured(f"FASTVERIFY['CONFIG']: {error}") from None
     return config

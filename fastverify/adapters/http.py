@@ -52,6 +52,26 @@ _HOOKED: dict[str, tuple[type[FastVerifyError], ...]] = {
 }
 
 
+def routes_to_serve(transport: Transport, names: Iterable[str]) -> dict[tuple[str, str], str]:
+    """The routes of these names: (method, path) -> name.
+
+    Raises:
+        ConfigError: a name is unknown, or the access cookie does not reach the route that needs it.
+    """
+    routes: dict[tuple[str, str], str] = {}
+    for name in names:
+        if name not in ROUTES:
+            raise ConfigError("routes", f"{name!r} is none of {', '.join(ROUTES)}")
+        routes[transport.routes[name]] = name
+        path = transport.routes[name][1]
+        if name == "signout" and not transport.access_cookie_reaches(path):
+            raise ConfigError(
+                "access_cookie_path",
+                f"does not lead to {path}: leave 'signout' out of the routes, and sign out by a route below it",
+            )
+    return routes
+
+
 class HttpSessions:
     """What all requests of one application share; immutable.
 
@@ -86,18 +106,7 @@ class HttpSessions:
         self.validators = validators
         self.rules = rules or Rules() if isinstance(sessions, SessionVerifier) else Transport(sessions.config)
         #: (method, path) -> name of the route.
-        self.routes: dict[tuple[str, str], str] = {}
-        if isinstance(self.rules, Transport):
-            for name in routes:
-                if name not in ROUTES:
-                    raise ConfigError("routes", f"{name!r} is none of {', '.join(ROUTES)}")
-                self.routes[self.rules.routes[name]] = name
-                if name == "signout" and not self.rules.access_cookie_reaches(self.rules.routes[name][1]):
-                    raise ConfigError(
-                        "access_cookie_path",
-                        f"does not lead to {self.rules.routes[name][1]}: leave 'signout' out of the routes, and sign "
-                        "out by a route below it",
-                    )
+        self.routes = routes_to_serve(self.rules, routes) if isinstance(self.rules, Transport) else {}
         self._hooks: dict[type[FastVerifyError], Hook] = {}
         for name, hook in cast(dict[str, Hook], hooks).items():
             if name not in _HOOKED:

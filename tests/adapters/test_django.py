@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from blocking_sites import served
+from blocking_sites import IS_PRO, served
 from clients import Client, Open
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -24,6 +24,7 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from django_sites import ASYNC_URLS, BLOCKING_URLS, MIDDLEWARE, OURS, ashow, fv, make_handler, show
+from sites import PLANS
 
 from fastverify import AsyncSessions, ConfigError, Sessions, StoreUnavailable, TryRefreshToken, Unauthorised
 from fastverify.adapters.django import (
@@ -60,6 +61,9 @@ def answering(kind: str, given: dict[str, Any], urls: Any, *middleware: str) -> 
     """As a server has it: what Django has made a 500 of is not raised once more."""
     handler = make_handler(HANDLERS[kind], given, urls, middleware or MIDDLEWARE, raising=lambda handler: handler)
     return served(handler) if kind == "wsgi" else handler
+
+
+DOMAINS = {"api_domain": "http://localhost:8000", "website_domain": "http://localhost:3000", "secret": bytes(32)}
 
 
 def followers() -> set[threading.Thread]:
@@ -122,6 +126,25 @@ async def test_every_mixture_of_server_middleware_and_view(
         assert (await client.call("/me", "GET")).json() == {"message": "unauthorised"}
         assert not list(client.cookies.jar)
     assert await sessions.handles("user-1") == []
+
+
+VALIDATORS = [IS_PRO]
+
+
+@pytest.mark.parametrize("views", [BLOCKING_URLS, ASYNC_URLS], ids=["blocking views", "async views"])
+@pytest.mark.parametrize("kind", HANDLERS)
+async def test_the_applications_validators_hold_in_every_mixture(given: dict[str, Any], kind: str, views: Any) -> None:
+    app = site(kind, {**given, "VALIDATORS": "test_django.VALIDATORS"}, views)
+    PLANS.plan = None
+    async with Client(app) as client:
+        await client.login()
+        refused = await client.call("/me", "GET")
+        assert (refused.status_code, refused.json()["message"]) == (403, "invalid claim")
+        assert (await client.call("/unchecked", "GET")).status_code == 200
+        PLANS.plan = "pro"
+        granted = await client.call("/me", "GET")
+        assert granted.status_code == 200 and "front-token" in granted.headers
+        assert (await client.call("/auth/signout")).status_code == 200
 
 
 def peeking(get_response: Any) -> Any:
@@ -455,13 +478,16 @@ async def test_cookies_of_one_name_and_several_domains_are_all_written(open_sess
         response = await client.call("/login?user=user-1", cookie=f"sAccessToken={token}")
     cookies = [text for text in response.headers.get_list("set-cookie") if text.startswith("sAccessToken=")]
     *expired, valid = cookies
-    assert [text.partition("Domain=")[2].partition(";")[0] for text in cookies] == [
-        "",
-        "api.example.com",
-        ".example.com",
+    assert [(text.partition("Domain=")[2].partition(";")[0], "Partitioned" in text) for text in cookies] == [
+        (".example.com", True),
+        ("", False),
+        ("", True),
+        ("api.example.com", False),
+        ("api.example.com", True),
+        (".example.com", False),
     ]
-    assert all(text.startswith("sAccessToken=;") and "expires=Thu, 01 Jan 1970" in text for text in expired)
-    for attribute in ("HttpOnly", "Secure", "SameSite=Lax", "Path=/", "expires="):
+    assert all(text.startswith("sAccessToken=;") and "Expires=Thu, 01 Jan 1970" in text for text in expired)
+    for attribute in ("HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Expires="):
         assert attribute in valid
 
 
@@ -479,7 +505,10 @@ async def test_cookies_of_one_name_and_several_domains_are_all_written(open_sess
         ({"SESSIONS": "test_django.no_such_name"}, "'SESSIONS'.*no_such_name"),
         ({"SESSIONS": print, "ON_STORE_UNAVAILABLE": "no.such.module"}, "'ON_STORE_UNAVAILABLE'.*no"),
         ({"SESSIONS": print, "USER": "test_django.no_such_name"}, "'USER'.*no_such_name"),
+        ({"SESSIONS": print, "VALIDATORS": "test_django.no_such_name"}, "'VALIDATORS'.*no_such_name"),
+        ({"SESSIONS": print, "VALIDATORS": {IS_PRO}}, "'VALIDATORS'.*neither a list"),
         ({"URL": "redis://x"}, "CONFIG"),
+        ({"URL": "redis://x", "CONFIG": {**DOMAINS, "access_cookie_path": "/me"}}, "'CONFIG'.*access_cookie_path"),
         ({"URL": "redis://x", "CONFIG": {"api_domian": "x"}}, "api_domian"),
         ({"URL": "redis://x", "CONFIG": {"api_domain": "x", "website_domain": "y", "secret": b"z"}}, "api_domain"),
     ],

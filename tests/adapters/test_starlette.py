@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from clients import Client, Open
-from sites import starlette_routes, starlette_site
+from sites import IS_PRO, PLANS, starlette_routes, starlette_site
 from starlette.applications import Starlette
 from starlette.authentication import requires
 from starlette.background import BackgroundTask
@@ -182,7 +182,7 @@ async def test_a_stream_and_its_background_task(sessions: AsyncSessions) -> None
 # --- AuthenticationMiddleware ---------------------------------------------------------------------------------------
 
 
-def site_with_users(sessions: AsyncSessions, scopes: str | None = None) -> Starlette:
+def site_with_users(sessions: AsyncSessions, scopes: str | None = None, **options: Any) -> Starlette:
     @requires("authenticated", status_code=401)
     async def member(request: Request) -> Any:
         assert isinstance(request.user, SessionUser) and request.user.session.user_id == request.user.identity
@@ -209,7 +209,7 @@ def site_with_users(sessions: AsyncSessions, scopes: str | None = None) -> Starl
 
     views: dict[str, Any] = {"member": member, "admin": admin, "page": page, "front": front, "open": indifferent}
     routes: list[Any] = [Route(f"/{name}", view, methods=["GET", "POST"], name=name) for name, view in views.items()]
-    fv = FastVerify(sessions)
+    fv = FastVerify(sessions, **options)
     app = Starlette(
         routes=[*routes, WebSocketRoute("/ws", socket), *starlette_routes(fv)],
         middleware=[Middleware(AuthenticationMiddleware, backend=SessionBackend(scopes))],
@@ -288,6 +288,25 @@ async def test_an_outage_is_503_for_whom_requires_guards_and_no_matter_elsewhere
             response = await client.call(path, "GET")
             assert (response.status_code, response.headers["retry-after"]) == (503, "3")
         assert (await client.call("/open", "GET")).status_code == 200
+
+
+async def test_the_applications_validators_are_asked_before_there_is_a_user(sessions: AsyncSessions) -> None:
+    PLANS.plan = None
+    async with Client(site_with_users(sessions, validators=[IS_PRO])) as client:
+        await client.login()
+        for path in ("/member", "/page", "/front"):
+            refused = await client.call(path, "GET")
+            assert (refused.status_code, refused.json()["message"]) == (403, "invalid claim")
+            assert "front-token" not in refused.headers
+        assert (await client.call("/open", "GET")).text == "anybody"
+        assert (await client.call("/unchecked", "GET")).status_code == 200
+        assert (await client.refresh()).status_code == 200
+        PLANS.plan = "pro"
+        granted = await client.call("/member", "GET")
+        assert granted.json()["user"] == "user-1" and "front-token" in granted.headers
+        await client.call("/claims?do=set")
+        assert (await client.call("/member", "GET")).status_code == 403
+        assert (await client.call("/auth/signout")).status_code == 200
 
 
 async def test_the_proof_against_csrf_is_demanded(open_sessions: Open) -> None:
