@@ -41,6 +41,7 @@ from .asgi import (
     answer_app,
     context_of,
     reply_app,
+    route_path,
 )
 
 __all__ = ["FastVerify", "RequestSession", "SessionBackend", "SessionUser", "cors_headers"]
@@ -154,7 +155,10 @@ class SessionBackend(AuthenticationBackend):
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         """The credentials and the user of a request; None: an anonymous one."""
         context = context_of(conn.scope)
-        await run_async(context.look_steps())
+        if (conn.scope.get("method"), route_path(conn.scope)) in context.transport.routes.values():
+            context.look()  # validators, and what they fetch, must not be in the way of a refresh or a sign-out
+        else:
+            await run_async(context.look_steps())
         session: RequestSession | None = conn.scope[SESSION]
         if session is not None:
             return AuthCredentials(["authenticated", *self._scopes_in(session.payload)]), SessionUser(session)

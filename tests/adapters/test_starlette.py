@@ -300,13 +300,18 @@ async def test_the_applications_validators_are_asked_before_there_is_a_user(sess
             assert "front-token" not in refused.headers
         assert (await client.call("/open", "GET")).text == "anybody"
         assert (await client.call("/unchecked", "GET")).status_code == 200
+        fetched = PLANS.fetched
         assert (await client.refresh()).status_code == 200
+        assert PLANS.fetched == fetched
         PLANS.plan = "pro"
         granted = await client.call("/member", "GET")
         assert granted.json()["user"] == "user-1" and "front-token" in granted.headers
         await client.call("/claims?do=set")
         assert (await client.call("/member", "GET")).status_code == 403
+        await client.call("/claims?do=remove")
+        fetched = PLANS.fetched
         assert (await client.call("/auth/signout")).status_code == 200
+        assert PLANS.fetched == fetched
 
 
 async def test_the_proof_against_csrf_is_demanded(open_sessions: Open) -> None:
