@@ -63,7 +63,7 @@ def answering(kind: str, given: dict[str, Any], urls: Any, *middleware: str) -> 
     return served(handler) if kind == "wsgi" else handler
 
 
-DOMAINS = {"api_domain": "http://localhost:8000", "website_domain": "http://localhost:3000", "secret": bytes(32)}
+DOMAINS = {"api_domain": "http://localhost:8000", "website_domain": "http://localhost:3000", "secret": bytes(range(32))}
 
 
 def followers() -> set[threading.Thread]:
