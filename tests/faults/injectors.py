@@ -422,14 +422,14 @@ def deafen_primary(rig: Several) -> None:
 @contextmanager
 def _deposed(rig: Several, name: str, former: LaunchedServer, tag: str) -> Iterator[None]:
     """What is done here to the network lets another primary take over; then the network heals, and they meet."""
-    with rig.fault(name, tag, new_primary=True, lost_from=time.monotonic() - LAG) as said:
+    with rig.fault(name, tag, new_primary=True, deposed=True, lost_from=time.monotonic() - LAG) as said:
         yield
         rig.store.wait_for_new_primary(former, tag)
         rig.rest(1.0)
         rig.network.heal()
         said["lost_to"] = time.monotonic()
     # Service is back from here on; what the former primary accepts, before it hears that it is one, is lost.
-    with rig.fault(f"{name}: healed", tag, disturbs=False, lost_from=time.monotonic()) as said:
+    with rig.fault(f"{name}: healed", tag, disturbs=False, deposed=True, lost_from=time.monotonic()) as said:
         rig.store.wait_healthy()
         said["lost_to"] = time.monotonic()
 

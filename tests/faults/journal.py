@@ -79,6 +79,8 @@ class Event:
     new_primary: bool = False
     #: The fault can stop service, so that its return is to be timed.
     disturbs: bool = True
+    #: A fault during which a former primary lives on, and answers those who are cut off with it.
+    deposed: bool = False
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Event)}

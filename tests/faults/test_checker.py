@@ -263,3 +263,10 @@ def test_a_digest_does_not_hold_the_token() -> None:
 
 def test_access_tokens_that_differ_in_the_signature_only_are_one() -> None:
     assert digest("header.payload.one") == digest("header.payload.two") != digest("header.other.one")
+
+
+@pytest.mark.parametrize("deposed", [False, True])
+def test_a_read_beside_a_deposed_primary_may_be_of_the_past(deposed: bool) -> None:
+    events = create(), revoke(10), event("info", 11, ends_at=5000)
+    assert broken(*events, fault(9, 12, deposed=deposed)) == (set() if deposed else {"I6"})
+    assert broken(*events, fault(5, 10.9, deposed=deposed)) == {"I6"}
