@@ -194,7 +194,7 @@ class Rules:
                 raise ConfigError("token_transfer_method", "the function must return 'cookie', 'header' or None")
         return method
 
-    def access_tokens(self, incoming: Incoming, http_method: str) -> Iterator[Presented]:
+    def access_tokens(self, incoming: Incoming, http_method: str) -> Iterator[tuple[str, TransferMethod]]:
         """The access tokens to try, best first; go on to the next only if this one is not a session's (3.3.1).
 
         Raises:
@@ -206,12 +206,12 @@ class Rules:
             raise TryRefreshToken("the request has a legacy session cookie")
         forced = self.transfer_method(incoming, False)
         if incoming.bearer and forced != "cookie":
-            yield Presented(incoming.bearer, "header")
+            yield incoming.bearer, "header"
         cookies = [] if forced == "header" else incoming.cookies(self.access_cookie_name)
         if cookies:
             if len(cookies) > 1:
                 raise TryRefreshToken("the request has several access token cookies")
-            yield Presented(cookies[0], "cookie")
+            yield cookies[0], "cookie"
 
     def check_anti_csrf(
         self, incoming: Incoming, session: Session, transfer: TransferMethod, http_method: str, asked: bool | None

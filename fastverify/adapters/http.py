@@ -52,6 +52,16 @@ _HOOKED: dict[str, tuple[type[FastVerifyError], ...]] = {
 }
 
 
+def _contexts(
+    sessions: Sessions | AsyncSessions | SessionVerifier, rules: Rules, validators: GeneralValidators
+) -> Callable[[Iterable[Header], str, MutableMapping[str, Any], bool], GatewayContext]:
+    """What makes the context of each request."""
+    if isinstance(sessions, SessionVerifier) or not isinstance(rules, Transport):
+        return lambda headers, method, keep, socket: GatewayContext(sessions, rules, headers, method, keep, socket)
+    kind = RequestContext if isinstance(sessions, AsyncSessions) else SyncRequestContext
+    return lambda headers, method, keep, socket: kind(sessions, rules, headers, method, keep, socket, validators)
+
+
 def routes_to_serve(transport: Transport, names: Iterable[str]) -> dict[tuple[str, str], str]:
     """The routes of these names: (method, path) -> name.
 
@@ -107,6 +117,7 @@ class HttpSessions:
         self.rules = rules or Rules() if isinstance(sessions, SessionVerifier) else Transport(sessions.config)
         #: (method, path) -> name of the route.
         self.routes = routes_to_serve(self.rules, routes) if isinstance(self.rules, Transport) else {}
+        self._new = _contexts(sessions, self.rules, validators)
         self._hooks: dict[type[FastVerifyError], Hook] = {}
         for name, hook in cast(dict[str, Hook], hooks).items():
             if name not in _HOOKED:
@@ -117,11 +128,7 @@ class HttpSessions:
         self, headers: Iterable[Header], http_method: str, keep: MutableMapping[str, Any], is_socket: bool = False
     ) -> GatewayContext:
         """Begin a request; arguments as for ``GatewayContext``."""
-        sessions, rules = self.sessions, self.rules
-        if isinstance(sessions, SessionVerifier) or not isinstance(rules, Transport):
-            return GatewayContext(sessions, rules, headers, http_method, keep, is_socket)
-        context = RequestContext if isinstance(sessions, AsyncSessions) else SyncRequestContext
-        return context(sessions, rules, headers, http_method, keep, is_socket, self.validators)
+        return self._new(headers, http_method, keep, is_socket)
 
     def serve(self, route: str, context: RequestSteps) -> Steps[Reply]:
         """Answer one of our own routes."""

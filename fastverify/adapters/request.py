@@ -57,7 +57,12 @@ class GatewayContext:
         is_socket: the request is a WebSocket handshake.
     """
 
-    __slots__ = ("_http_method", "_is_socket", "_keep", "_verifier", "error", "incoming", "rules", "started")
+    # One of these for every request: what most requests leave alone is an attribute of the class, and costs nothing.
+
+    #: Why there is no session, where it was looked for.
+    error: FastVerifyError | None = None
+    #: Whether the response has begun, so that nothing more can be put on it.
+    started = False
 
     def __init__(
         self,
@@ -74,10 +79,6 @@ class GatewayContext:
         self._keep = keep
         self.rules = rules
         self.incoming = Incoming(headers)
-        #: Why there is no session, where it was looked for.
-        self.error: FastVerifyError | None = None
-        #: Whether the response has begun, so that nothing more can be put on it.
-        self.started = False
         keep[CONTEXT] = self
 
     def identify(self, check_anti_csrf: bool | None = None) -> tuple[Session, TransferMethod]:
@@ -133,8 +134,9 @@ class GatewayContext:
 class RequestSteps(GatewayContext):
     """What a request may ask of a session service, as steps. The two classes below take them."""
 
-    __slots__ = ("_outgoing", "_validators", "current", "sessions", "transport")
-
+    #: The session that was found or started last; None: none yet.
+    current: Any = None
+    _outgoing: Outgoing | None = None
     _session_type: ClassVar[type[RequestSessionSteps]]
 
     def __init__(
@@ -151,9 +153,6 @@ class RequestSteps(GatewayContext):
         self._validators = validators
         self.sessions = sessions
         self.transport = transport
-        #: The session that was found or started last; None: none yet.
-        self.current: Any = None
-        self._outgoing: Outgoing | None = None
 
     @property
     def outgoing(self) -> Outgoing:
@@ -539,7 +538,6 @@ class SyncRequestSession(RequestSessionSteps):
 class RequestContext(RequestSteps):
     """One request's dealings with sessions, and what its response will carry of them."""
 
-    __slots__ = ()
     _session_type = RequestSession
 
     async def session(
@@ -605,7 +603,6 @@ class RequestContext(RequestSteps):
 class SyncRequestContext(RequestSteps):
     """As ``RequestContext``, for blocking frameworks."""
 
-    __slots__ = ()
     _session_type = SyncRequestSession
 
     def session(
