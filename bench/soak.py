@@ -322,6 +322,7 @@ class Service:
         if there is not None:
             self._tally.counts["ended that were not there"] += not there
             self._ended.append((issued.access_token, time.monotonic()))
+            self._report()  # at once: a gateway that is told late looks late
 
     async def _timed(self, operation: str, call: Awaitable[Any]) -> Any:
         """The result, or None where there is none."""
