@@ -31,12 +31,21 @@ from .errors import (
 from .keys import KeySet
 from .manager import AsyncSessions, Sessions
 from .session import Issued, Session, SessionInfo
+from .session_claims import (
+    BooleanClaim,
+    PrimitiveArrayClaim,
+    PrimitiveClaim,
+    SessionClaim,
+    SessionClaimValidator,
+    authenticated_within,
+)
 from .verifier import SessionVerifier
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncSessions",
+    "BooleanClaim",
     "CacheInfo",
     "ClaimValidationFailed",
     "Claims",
@@ -54,8 +63,12 @@ __all__ = [
     "Issued",
     "KeySet",
     "MalformedToken",
+    "PrimitiveArrayClaim",
+    "PrimitiveClaim",
     "RevokedToken",
     "Session",
+    "SessionClaim",
+    "SessionClaimValidator",
     "SessionError",
     "SessionInfo",
     "SessionVerifier",
@@ -68,5 +81,6 @@ __all__ = [
     "UnknownKey",
     "UnsupportedToken",
     "Verifier",
+    "authenticated_within",
     "openssl_info",
 ]

@@ -142,21 +142,20 @@ class Authority:
             "rsub": record.login_id,
             "iss": self.config.issuer,
         }
-        return self._issued(payload, refresh_token, changed, record.idle_expires_at // 1000, csrf, moment.now)
+        return self._issued(payload, record, refresh_token, changed, csrf, moment.now)
 
     def reissue(self, session: Session, record: Record, moment: Moment) -> Issued:
         """Another access token for the same refresh token, with the record's present payload and the same expiry."""
         default = {name: session.claims[name] for name in session.claims if name not in session.payload}
         payload = {**record.payload, **default, "iat": moment.issued_at}
-        expires_at = record.idle_expires_at // 1000
-        return self._issued(payload, "", False, expires_at, session.claims["antiCsrfToken"], moment.now)
+        return self._issued(payload, record, "", False, session.claims["antiCsrfToken"], moment.now)
 
     def _issued(
         self,
         payload: Mapping[str, Any],
+        record: Record,
         refresh_token: str,
         changed: bool,
-        expires_at: int,
         csrf: str | None,
         now: float,
     ) -> Issued:
@@ -166,7 +165,8 @@ class Authority:
             access_token=session.access_token,
             refresh_token=refresh_token,
             refresh_token_changed=changed,
-            refresh_token_expires_at=expires_at,
+            refresh_token_expires_at=record.idle_expires_at // 1000,
             front_token=front_token(session.claims),
             anti_csrf_token=csrf,
+            remember=record.remember,
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 from urllib.parse import urlsplit
 
 from .errors import ConfigError
@@ -12,6 +13,7 @@ from .errors import ConfigError
 TransferMethod = Literal["cookie", "header"]
 AntiCsrf = Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"]
 SameSite = Literal["strict", "lax", "none"]
+OnDuplicates = Literal["clean_up", "refuse"]
 WhenStale = Literal["refuse", "allow"]
 SigningAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 
@@ -19,6 +21,28 @@ _YEAR = 31_536_000
 #: The longest span. Beyond it lie numbers that neither the store's clock nor a cookie can tell.
 _LONGEST = 100 * _YEAR
 _MIN_SECRET = 32
+#: SuperTokens' clients from before 2023 have a cookie of this name.
+_LEGACY_COOKIE = "sIdRefreshToken"
+_COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a token of RFC 9110 section 5.6.2
+
+
+class RequestHeaders(Protocol):
+    """What a setting that is a function of the request gets to see."""
+
+    @property
+    def bearer(self) -> str:
+        """The bearer token, or an empty str."""
+
+    def get(self, name: bytes, /) -> str | None:
+        """The value of a header; its name in lower case."""
+
+    def cookies(self, name: str, /) -> list[str]:
+        """Every value of a cookie."""
+
+
+#: What ``token_transfer_method`` may be instead of a method. The second argument says whether it is asked for a session
+#: that is about to start, or for one that the request may bring; None: as the client asks, and either.
+TransferChoice = Callable[[RequestHeaders, bool], TransferMethod | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +55,9 @@ class Config:
 
     #: Scheme and host of the API, with no path: ``https://api.example.com``.
     api_domain: str
-    #: Scheme and host of the website.
-    website_domain: str
+    #: Scheme and host of the website. Where there are several: a function that tells the one of a request, for example
+    #: by its ``origin``; SameSite, anti-CSRF and origins then follow from what it says, for each request anew.
+    website_domain: str | Callable[[RequestHeaders], str]
     #: At least 32 random bytes, kept outside the store; or several, the current one first, retired ones after it.
     secret: bytes | Sequence[bytes] = field(repr=False)
 
@@ -70,12 +95,27 @@ class Config:
     anti_csrf: AntiCsrf | None = None
     #: None: host-only cookies. ``.example.com`` shares them among the APIs below it.
     cookie_domain: str | None = None
+    #: A former ``cookie_domain`` (an empty str: host-only): cookies that it has left behind are removed there, as they
+    #: are everywhere at the API's host and above it anyhow.
+    older_cookie_domain: str | None = None
+    #: What a refresh does with several cookies of one name: take the newest and remove the others, or be refused (500),
+    #: as SuperTokens does where no older domain is named.
+    duplicate_cookies: OnDuplicates = "clean_up"
+    #: ``__Host-`` or ``__Secure-`` may stand in front. A new name signs out whoever has a cookie of the old one.
+    access_cookie_name: str = "sAccessToken"
+    #: ``__Secure-`` may stand in front; ``__Host-`` may not, for this cookie goes to the refresh route alone.
+    refresh_cookie_name: str = "sRefreshToken"
+    #: Where browsers send the access cookie. Change the name along with it, lest two of one name arrive.
+    access_cookie_path: str = "/"
+    #: CHIPS: in an embedded page, a cookie for each site that embeds it. Needs Secure.
+    cookie_partitioned: bool = False
     #: None: whether ``api_domain`` is https.
     cookie_secure: bool | None = None
     #: None: ``none`` where API and website are different sites, else ``lax``.
     cookie_same_site: SameSite | None = None
-    #: None: as the request asks (``st-auth-mode``); else only this method is used.
-    token_transfer_method: TransferMethod | None = None
+    #: None: as the request asks (``st-auth-mode``); else only this method is used. Or a function of the request and of
+    #: whether a session is about to start.
+    token_transfer_method: TransferMethod | TransferChoice | None = None
     #: Also show the access token to scripts when cookies carry it.
     expose_access_token_to_frontend_in_cookie_based_auth: bool = False
     #: Status of *try refresh token* and *unauthorised*; must be the client's ``sessionExpiredStatusCode``.
@@ -89,8 +129,9 @@ class Config:
     shards: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("api_domain", "website_domain"):
-            object.__setattr__(self, name, _origin(name, getattr(self, name)))
+        object.__setattr__(self, "api_domain", check_origin("api_domain", self.api_domain))
+        if not callable(self.website_domain):
+            object.__setattr__(self, "website_domain", check_origin("website_domain", self.website_domain))
         for name in ("api_base_path", "api_gateway_path"):
             object.__setattr__(self, name, _path(name, getattr(self, name)))
         object.__setattr__(self, "secret", _secrets(self.secret))
@@ -100,12 +141,21 @@ class Config:
         for name in ("idle_timeout", "max_sessions_per_user"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
-        _flag("expose_access_token_to_frontend_in_cookie_based_auth",
-              self.expose_access_token_to_frontend_in_cookie_based_auth)  # fmt: skip
+        for name in ("expose_access_token_to_frontend_in_cookie_based_auth", "cookie_partitioned"):
+            _flag(name, getattr(self, name))
         if self.cookie_secure is not None:
             _flag("cookie_secure", self.cookie_secure)
-        if self.cookie_domain is not None and not isinstance(self.cookie_domain, str):
-            raise ConfigError("cookie_domain", "must be a str such as '.example.com', or None")
+        for name in ("cookie_domain", "older_cookie_domain"):
+            if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
+                raise ConfigError(name, "must be a str such as '.example.com', or None")
+        for name in ("access_cookie_name", "refresh_cookie_name"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not _COOKIE_NAME.fullmatch(value) or value == _LEGACY_COOKIE:
+                raise ConfigError(name, f"must be letters, digits, '-' and '_', and not {_LEGACY_COOKIE}")
+        if self.access_cookie_name == self.refresh_cookie_name:
+            raise ConfigError("refresh_cookie_name", "must differ from access_cookie_name")
+        object.__setattr__(self, "access_cookie_path", _path("access_cookie_path", self.access_cookie_path) or "/")
+        _one_of("duplicate_cookies", self.duplicate_cookies, OnDuplicates)
         if self.refresh_token_lifetime <= self.access_token_lifetime:
             raise ConfigError(
                 "refresh_token_lifetime", f"must be longer than access_token_lifetime ({self.access_token_lifetime} s)"
@@ -118,8 +168,9 @@ class Config:
             ("cookie_same_site", SameSite),
             ("token_transfer_method", TransferMethod),
         ):
-            if getattr(self, name) is not None:
-                _one_of(name, getattr(self, name), allowed)
+            value = getattr(self, name)
+            if value is not None and not (name == "token_transfer_method" and callable(value)):
+                _one_of(name, value, allowed)
         for name in ("session_expired_status_code", "invalid_claim_status_code"):
             _whole(name, getattr(self, name), 400, 599)
         if self.session_expired_status_code == self.invalid_claim_status_code:
@@ -170,7 +221,7 @@ def check_staleness(field_name: str, seconds: float) -> None:
         raise ConfigError(field_name, "must be at least 2 seconds, room for one lost poll, and finite")
 
 
-def _origin(name: str, value: str) -> str:
+def check_origin(name: str, value: str) -> str:
     """Scheme, host and port of a URL, lower case, with nothing after them."""
     if not isinstance(value, str):
         raise ConfigError(name, "must be a str such as 'https://api.example.com'")

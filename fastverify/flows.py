@@ -21,6 +21,7 @@ from .errors import (
     StoreUnavailable,
     TokenTheftDetected,
     TooManyRefreshes,
+    TryRefreshToken,
     Unauthorised,
 )
 from .key_ring import RingKey
@@ -32,6 +33,7 @@ from .tokens import (
     SECRET_BYTES,
     anti_csrf_token,
     encode_refresh_token,
+    generation_of,
     parse_refresh_token,
     same_text,
     strip_default_claims,
@@ -99,6 +101,7 @@ def create(
     lifetime: int | None = None,
     idle_timeout: int | None = None,
     anti_csrf: bool = False,
+    remember: bool = True,
 ) -> Flow[Outcome[Issued]]:
     """Start a session; see ``Sessions.create``."""
     config = authority.config
@@ -106,8 +109,9 @@ def create(
     _check_id("user_id", user_id)
     _check_id("login_id", login_id)
     _check_tenant(tenant)
-    if not isinstance(anti_csrf, bool):
-        raise ValueError("anti_csrf must be True or False")
+    for name, flag in (("anti_csrf", anti_csrf), ("remember", remember)):
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} must be True or False")
     absolute = _span("lifetime", lifetime, config.absolute_lifetime)
     idle = min(_span("idle_timeout", idle_timeout, config.idle_lifetime), absolute)
     keys = authority.service_keys[0]
@@ -127,6 +131,7 @@ def create(
         payload=strip_default_claims(json_object("payload", payload)),
         device=json_object("device", device),
         data=json_value("data", data),
+        remember=remember,
     )
     # Tokens first: a payload that cannot be signed leaves nothing behind in the store.
     refresh_token = encode_refresh_token(keys, draft.secret, draft.handle, 0)
@@ -136,6 +141,8 @@ def create(
     in_same_step = old is not None and authority.placement.shard_of_handle(old) == shard
     fields: list[str | bytes | int] = ["login_id", draft.login_id, "secret", draft.secret]
     fields += ["key", keys.key_id, "csrf", int(anti_csrf), "device", pack(draft.device), "data", pack(draft.data)]
+    if not remember:
+        fields += ["remember", 0]
     for name, value in draft.payload.items():
         fields += [member_field(name), pack(value)]
     handle = uuid_text(draft.handle)
@@ -223,12 +230,17 @@ def refresh(
 
 def verify_strict(authority: Authority, session: Session) -> Flow[Session]:
     """Ask the primary whether a verified session still lives."""
-    raw = handle_bytes(session.handle)
-    handle = uuid_text(raw)
-    reply = _same((yield Call("strict", authority.tag_of_handle(raw), (handle,))), handle)
-    if reply[1] != 1:
-        raise Unauthorised("the session has ended")
+    yield from _vouched(authority, session)
     return session
+
+
+def recheck(authority: Authority, session: Session, *, now: float) -> Flow[Issued | None]:
+    """As ``verify_strict``; and where the payload has changed since, an access token that shows it."""
+    store_now, mark, *fields = yield from _vouched(authority, session)
+    record = Record.read(handle_bytes(session.handle), fields)
+    if record.payload == dict(session.payload) or session.expires_at <= now:
+        return None
+    return authority.reissue(session, record, Moment(now, store_now, mark))
 
 
 def revoke_many(authority: Authority, handles: Iterable[str], *, random: Random) -> Flow[Outcome[list[str]]]:
@@ -375,6 +387,33 @@ def reissue(authority: Authority, session: Session, patch: Mapping[str, Any], *,
     return authority.reissue(session, *merged) if session.expires_at > now else None
 
 
+def redeliver(authority: Authority, session: Session, *, now: float, anti_csrf: bool) -> Flow[Issued]:
+    """Hand the refresh token that follows from an access token out once more; see ``Sessions.redeliver``."""
+    raw, generation = handle_bytes(session.handle), generation_of(session.claims["refreshTokenHash1"])
+    if generation is None:
+        raise TryRefreshToken("the access token names no generation")
+    handle, window = uuid_text(raw), authority.config.exchange_seconds * 1000
+    args = (handle, generation, window, authority.debounce_ms, MAX_REDELIVERIES, authority.entry_life)
+    reply = _same((yield Call("redeliver", authority.tag_of_handle(raw), (*args, int(anti_csrf)))), handle)
+    verdict, store_now, *rest = reply[1:]
+    match verdict:
+        case b"AGAIN":
+            record, moment = Record.read(raw, rest[1:]), Moment(now, store_now, rest[0])
+            token = encode_refresh_token(
+                authority.keys_named(record.key_id), record.secret, record.handle, record.generation
+            )
+            return authority.issue(record, token, moment, changed=True)
+        case b"BUSY":
+            _audit.warning("refresh token redelivered more than %d times; session=%s", MAX_REDELIVERIES, _short(handle))
+            raise TooManyRefreshes(retry_after=authority.debounce_ms // 1000)
+        case b"HOLD":
+            raise StoreUnavailable("the primary is new", retry_after=int(rest[0]) // 1000 + 1)
+        case b"OLD":
+            raise TryRefreshToken("the access token is of a generation that has been exchanged")
+        case _:
+            raise Unauthorised("the session has ended")
+
+
 def confirm(placement: Placement, seen: Mapping[bytes, int]) -> Flow[None]:
     """Report that access tokens of these sessions' generations have been seen; generations by handle."""
     calls = [
@@ -514,6 +553,15 @@ def _merge(
         reply = yield from _update(authority, record.handle, fields, gone, record.revision)
         if reply[2:] != [b"CHANGED"]:  # by another merge, which may have taken the room
             return (Record.read(record.handle, reply[3:]), Moment(now, *reply[1:3])) if len(reply) > 2 else None
+
+
+def _vouched(authority: Authority, session: Session) -> Flow[list[Any]]:
+    raw = handle_bytes(session.handle)
+    handle = uuid_text(raw)
+    reply = _same((yield Call("strict", authority.tag_of_handle(raw), (handle,))), handle)
+    if reply[1] != 1:
+        raise Unauthorised("the session has ended")
+    return reply[2:]
 
 
 def _same(reply: list[Any], asked: str | bytes) -> list[Any]:

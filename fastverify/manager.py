@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
 
 from . import flows
+from .claims_by_handle import AsyncSessionClaims, SessionClaims
 from .config import Config
 from .errors import DuplicateCookies, FastVerifyError, TryRefreshToken, Unauthorised
 from .flows import Wait
 from .key_keeper import KeyKeeper
 from .key_ring import publication_delay
-from .session import Issued, Session, SessionInfo
+from .session import DEFAULT_TENANT, Issued, Session, SessionInfo
+from .session_claims import AUTH_TIME, Draft, SessionClaim, built
+from .steps import Steps, run, run_async
 from .store import Flow, Store, drive, drive_async, open_store
 from .tokens import parse_refresh_token, same_text
 from .verifier import SessionVerifier
@@ -27,9 +30,7 @@ T = TypeVar("T")
 WAIT = 10.0
 
 
-class CreateOptions(TypedDict, total=False):
-    """What ``create`` takes besides the user id."""
-
+class _FlowOptions(TypedDict, total=False):
     #: The application's claims; JSON. The client can read them. Names of the ten default claims are dropped.
     payload: Mapping[str, Any] | None
     #: Kept on the server only; JSON.
@@ -48,6 +49,17 @@ class CreateOptions(TypedDict, total=False):
     idle_timeout: int | None
     #: Bind the session to an anti-CSRF token.
     anti_csrf: bool
+    #: False: its cookies last until the browser is closed. Default True.
+    remember: bool
+
+
+class CreateOptions(_FlowOptions, total=False):
+    """What ``create`` takes besides the user id."""
+
+    #: Session claims whose values are fetched, and put into the payload.
+    claims: Iterable[SessionClaim]
+    #: The user has just shown who they are: ``auth_time`` in the payload says when (``authenticated_within``).
+    authenticated: bool
 
 
 class _Verifying:
@@ -69,6 +81,10 @@ class _Verifying:
     def gateway(self) -> SessionVerifier:
         """The verifier inside: its lag, its cache, its revocations."""
         return self._gateway
+
+    def now(self) -> float:
+        """Seconds since the epoch, by the clock that these sessions go by."""
+        return self._gateway._clock()
 
     def verify(
         self, access_token: str | bytes, *, anti_csrf_token: str | None = None, check_anti_csrf: bool = False
@@ -123,7 +139,17 @@ class _Verifying:
         due = self._gateway.authority.ring.due_at(interval)
         return max(1, int(min(publication_delay(interval), due - self._gateway._clock())))
 
-    def _create(self, user_id: str, options: CreateOptions) -> Flow[Issued]:
+    def _built(self, user_id: str, options: CreateOptions) -> Steps[_FlowOptions]:
+        """The options with what ``claims`` and ``authenticated`` make of the payload."""
+        claims, authenticated = options.pop("claims", ()), options.pop("authenticated", False)
+        if claims or authenticated:
+            login_id, tenant = options.get("login_id") or user_id, options.get("tenant", DEFAULT_TENANT)
+            draft, now = Draft(user_id, login_id, tenant, options.get("payload") or {}), self.now()
+            payload = yield from built(claims, draft, now)
+            options["payload"] = payload | {AUTH_TIME: int(now)} if authenticated else payload
+        return cast(_FlowOptions, options)
+
+    def _create(self, user_id: str, options: _FlowOptions) -> Flow[Issued]:
         gateway = self._gateway
         now, random = gateway._clock(), gateway._random
         return gateway.applying(flows.create(gateway.authority, user_id, now=now, random=random, **options))
@@ -207,6 +233,11 @@ class Sessions(_Verifying):
         sessions._gateway.start(wait)
         return sessions
 
+    @property
+    def session_claims(self) -> SessionClaims:
+        """Session claims by handle."""
+        return SessionClaims(self)
+
     def create(self, user_id: str, **options: Unpack[CreateOptions]) -> Issued:
         """Start a session for a user whom you have authenticated; options as in ``CreateOptions``.
 
@@ -214,7 +245,8 @@ class Sessions(_Verifying):
             ValueError: an argument cannot be used, such as a payload that is not JSON or too large.
             StoreUnavailable: nothing was handed out.
         """
-        return self._run(lambda: self._create(user_id, options))
+        complete = run(self._built(user_id, options))
+        return self._run(lambda: self._create(user_id, complete))
 
     def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """Exchange a refresh token (rotation.md).
@@ -326,6 +358,36 @@ class Sessions(_Verifying):
         """
         return self._run(lambda: flows.reissue(self._gateway.authority, session, patch, now=self._gateway._clock()))
 
+    def recheck(self, session: Session) -> Issued | None:
+        """Ask the store whether a verified session lives, and for an access token that shows what its payload is now.
+
+        None where the token shows it already, or has just expired.
+
+        Raises:
+            Unauthorised: the session has ended.
+            StoreUnavailable: the store did not answer.
+        """
+        return self._run(lambda: flows.recheck(self._gateway.authority, session, now=self._gateway._clock()))
+
+    def redeliver(self, session: Session, *, anti_csrf: bool) -> Issued:
+        """Hand out the session's refresh token once more, to move the session to another transport.
+
+        Whoever holds the access token gets a refresh token by this: do it where you would sign the user in.
+
+        Args:
+            session: as verified; its access token says how far the client is.
+            anti_csrf: whether the session is to be bound to an anti-CSRF token from now on.
+
+        Raises:
+            Unauthorised: the session has ended.
+            TryRefreshToken: the client is further; let it refresh, and ask again.
+            TooManyRefreshes: too often in a short time.
+            StoreUnavailable: it is not known whether the binding has changed.
+        """
+        return self._run(
+            lambda: flows.redeliver(self._gateway.authority, session, now=self._gateway._clock(), anti_csrf=anti_csrf)
+        )
+
     def jwks(self) -> dict[str, Any]:
         """The public JWK set (RFC 7517 section 5)."""
         self._wait()
@@ -396,9 +458,15 @@ class AsyncSessions(_Verifying):
         sessions._gateway.start(0)
         return sessions
 
+    @property
+    def session_claims(self) -> AsyncSessionClaims:
+        """Session claims by handle."""
+        return AsyncSessionClaims(self)
+
     async def create(self, user_id: str, **options: Unpack[CreateOptions]) -> Issued:
         """As ``Sessions.create``."""
-        return await self._run(lambda: self._create(user_id, options))
+        complete = await run_async(self._built(user_id, options))
+        return await self._run(lambda: self._create(user_id, complete))
 
     async def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """As ``Sessions.refresh``."""
@@ -468,6 +536,16 @@ class AsyncSessions(_Verifying):
         """As ``Sessions.reissue``."""
         return await self._run(
             lambda: flows.reissue(self._gateway.authority, session, patch, now=self._gateway._clock())
+        )
+
+    async def recheck(self, session: Session) -> Issued | None:
+        """As ``Sessions.recheck``."""
+        return await self._run(lambda: flows.recheck(self._gateway.authority, session, now=self._gateway._clock()))
+
+    async def redeliver(self, session: Session, *, anti_csrf: bool) -> Issued:
+        """As ``Sessions.redeliver``."""
+        return await self._run(
+            lambda: flows.redeliver(self._gateway.authority, session, now=self._gateway._clock(), anti_csrf=anti_csrf)
         )
 
     async def jwks(self) -> dict[str, Any]:

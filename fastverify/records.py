@@ -42,6 +42,8 @@ class Record:
     data: Any
     #: How often the payload has been changed.
     revision: int = 0
+    #: Whether cookies are to outlive the browser. Records of before there was a choice do not say.
+    remember: bool = True
 
     @classmethod
     def read(cls, handle: bytes, flat: Sequence[bytes]) -> Record:
@@ -79,6 +81,7 @@ class Record:
             device=unpack(fields[b"device"]),
             data=unpack(fields[b"data"]) if b"data" in fields else None,
             revision=int(fields.get(b"rev", 0)),
+            remember=fields.get(b"remember") != b"0",
         )
 
     def begun_at(self, now: int) -> Record:

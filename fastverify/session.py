@@ -130,6 +130,8 @@ class Issued:
     front_token: str = field(repr=False)
     #: None unless the session is bound to one.
     anti_csrf_token: str | None = field(repr=False)
+    #: Whether cookies are to outlive the browser.
+    remember: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,27 +18,37 @@ nothing is written before the response starts. The client reads one ``front-toke
 *Clearing* (2.7)::
 
     sign-out, revoke in a request            the transport of that session
+    a move to the other transport            the one that is left
     Unauthorised, TokenTheftDetected,
     DuplicateCookies                         both transports, whatever was sent
+    DuplicateCookies, if they are refused    the twins on the older domain, if one is named
     Unauthorised without a usable token      nothing: a sign-in may be under way beside this request
+    a call from a foreign page               nothing
     TryRefreshToken, TooManyRefreshes,
     ClaimValidationFailed, StoreUnavailable  nothing
 
 *Twins* (2.6). After a change of ``cookie_domain`` a browser holds two cookies of one name and sends both. A server
 cannot see which is which, but it can list where the other one must live: the API's own host, or a domain above it.
 Expiring the name at all of those, except where we set it ourselves, gets rid of it with no setting to remember.
+
+*Foreign pages.* A call that a cookie carries, and that may change something, owes two proofs: that it comes from a page
+of ours (``Origin``, or what Fetch Metadata say where that is not listed), and what ``anti_csrf`` asks for. The first is
+looked at first and costs the visitor nothing: what is refused for it clears nothing, else a foreign page could sign
+anybody out. Programs that are no browsers send neither header, and pass.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from email.utils import formatdate
-from typing import Any, Final, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, get_args
+from urllib.parse import quote, urlsplit
 
-from .config import AntiCsrf, Config, SameSite, TransferMethod
+from ._core import Incoming as Incoming
+from .config import AntiCsrf, Config, SameSite, TransferChoice, TransferMethod, check_origin
 from .errors import (
     ClaimValidationFailed,
     ConfigError,
@@ -67,24 +77,13 @@ CORS_HEADERS: Final = ("rid", "fdi-version", "anti-csrf", "authorization", "st-a
 #: The access cookie outlives its token on purpose: that it is there tells the server that a refresh may help (2.3).
 #: Browsers keep a cookie for at most 400 days.
 _ACCESS_COOKIE_LIFETIME = 31_536_000
+#: SuperTokens' sentence.
+MULTIPLE_COOKIES: Final = "The request contains multiple session cookies."
 _LONG_AGO = "Thu, 01 Jan 1970 00:00:00 GMT"
 #: RFC 6265bis section 5.6: browsers ignore a cookie with more, without a word.
 _MAX_COOKIE_BYTES = 4096
 _MAX_ATTRIBUTE_BYTES = 1024
 
-_READ = frozenset(
-    (
-        b"authorization",
-        b"cookie",
-        b"rid",
-        b"anti-csrf",
-        b"st-auth-mode",
-        b"origin",
-        b"sec-fetch-site",
-        b"sec-fetch-mode",
-    )
-)
-_COOKIES = {name.encode(): name for name in (ACCESS_COOKIE, REFRESH_COOKIE, LEGACY_COOKIE)}
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]+")
 _DOMAIN = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
@@ -94,46 +93,13 @@ def cors_headers() -> list[str]:
     return ["content-type", *CORS_HEADERS]
 
 
-class Incoming:
-    """What one request says about sessions. Nothing of it has been checked."""
-
-    __slots__ = ("_cookies", "_fields", "bearer")
-
-    def __init__(self, headers: Iterable[Header]) -> None:
-        """Read raw header pairs with lower-case names, as ASGI hands them out."""
-        fields: dict[bytes, bytes] = {}
-        for name, value in headers:
-            if name in _READ:
-                # Several of one name are one list (RFC 9110 section 5.3; cookies: RFC 9113 section 8.2.3). So two
-                # Authorization headers make no token, rather than a choice between two.
-                joint = b"; " if name == b"cookie" else b", "
-                fields[name] = fields[name] + joint + value if name in fields else value
-        self._fields = fields
-        self._cookies: dict[str, list[str]] | None = None
-        authorization = fields.get(b"authorization", b"")
-        #: The bearer token, or "". The scheme is compared exactly (2.1).
-        self.bearer = authorization[7:].strip().decode("latin-1") if authorization.startswith(b"Bearer ") else ""
-
-    def get(self, name: bytes) -> str | None:
-        """The value of a header."""
-        value = self._fields.get(name)
-        return None if value is None else value.decode("latin-1").strip()
-
-    def cookies(self, name: str) -> list[str]:
-        """Every value of a session cookie, in the order sent; cookies that were emptied do not count."""
-        if self._cookies is None:
-            self._cookies = _session_cookies(self._fields.get(b"cookie", b""))
-        return self._cookies.get(name, [])
-
-
-def _session_cookies(raw: bytes) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    if raw:
-        for pair in raw.split(b";"):
-            key, _, value = pair.strip().partition(b"=")
-            if value and (name := _COOKIES.get(key)) is not None:
-                found.setdefault(name, []).append(unquote(value.decode("latin-1")))
-    return found
+def headers_of_environ(environ: Mapping[str, Any]) -> list[Header]:
+    """The headers of a WSGI environ (PEP 3333), as raw pairs."""
+    return [
+        (key[5:].lower().replace("_", "-").encode("latin-1"), value.encode("latin-1"))
+        for key, value in environ.items()
+        if key.startswith("HTTP_")
+    ]
 
 
 class Presented(NamedTuple):
@@ -168,33 +134,67 @@ def public_reply(content: Any, max_age: int) -> Reply:
     )
 
 
+class Website(NamedTuple):
+    """What follows from where the website is."""
+
+    same_site: SameSite
+    anti_csrf: AntiCsrf
+    #: Pages that may call with cookies; empty: not known.
+    origins: frozenset[str]
+    #: Whether other pages of the API's site may, too.
+    siblings: bool
+
+
 class Rules:
     """How a session arrives: all that a gateway which only verifies has to know.
 
     Args:
-        transfer_method: the only one that counts; None: either.
+        transfer_method: the only one that counts; None: either; or a function, as ``Config.token_transfer_method``.
         anti_csrf: what a cookie has to be accompanied by. The default suits every client that is unmodified: it sends
             ``rid`` with each call, and no form or foreign page can.
-        origins: where a WebSocket that is carried by a cookie may come from, beside clients that name no origin.
+        origins: where a WebSocket, and any call but GET, that is carried by a cookie may come from, beside clients that
+            name no origin. Without any, no WebSocket of a page is admitted, and calls go by ``anti_csrf`` alone.
+        access_cookie_name: as configured.
         session_expired_status_code, invalid_claim_status_code: as the client is configured.
     """
 
     def __init__(
         self,
         *,
-        transfer_method: TransferMethod | None = None,
+        transfer_method: TransferMethod | TransferChoice | None = None,
         anti_csrf: AntiCsrf = "VIA_CUSTOM_HEADER",
         origins: Iterable[str] = (),
+        access_cookie_name: str = ACCESS_COOKIE,
         session_expired_status_code: int = 401,
         invalid_claim_status_code: int = 403,
     ) -> None:
-        self.transfer_method = transfer_method
-        self.anti_csrf: AntiCsrf = anti_csrf
-        self.origins = frozenset(origins)
+        self._transfer_method = transfer_method
+        self._website: Website | None = Website(
+            "lax", anti_csrf, frozenset(map(_as_browsers_say, origins)), siblings=False
+        )
+        self.access_cookie_name = access_cookie_name
         self.session_expired_status_code = session_expired_status_code
         self.invalid_claim_status_code = invalid_claim_status_code
 
-    def access_tokens(self, incoming: Incoming, http_method: str) -> Iterator[Presented]:
+    def website(self, incoming: Incoming) -> Website:
+        """What follows from where the website of this request is."""
+        assert self._website is not None
+        return self._website
+
+    def transfer_method(self, incoming: Incoming, for_new_session: bool) -> TransferMethod | None:
+        """The only method that counts for this request; None: either, or for a new session: as the client asks (2.5).
+
+        Raises:
+            ConfigError: the application's function returned something else.
+        """
+        method = self._transfer_method
+        if callable(method):
+            method = method(incoming, for_new_session)
+            if method is not None and method not in get_args(TransferMethod):
+                raise ConfigError("token_transfer_method", "the function must return 'cookie', 'header' or None")
+        return method
+
+    def access_tokens(self, incoming: Incoming, http_method: str) -> Iterator[tuple[str, TransferMethod]]:
         """The access tokens to try, best first; go on to the next only if this one is not a session's (3.3.1).
 
         Raises:
@@ -204,13 +204,14 @@ class Rules:
             return
         if incoming.cookies(LEGACY_COOKIE):
             raise TryRefreshToken("the request has a legacy session cookie")
-        if incoming.bearer and self.transfer_method != "cookie":
-            yield Presented(incoming.bearer, "header")
-        cookies = incoming.cookies(ACCESS_COOKIE)
-        if cookies and self.transfer_method != "header":
+        forced = self.transfer_method(incoming, False)
+        if incoming.bearer and forced != "cookie":
+            yield incoming.bearer, "header"
+        cookies = [] if forced == "header" else incoming.cookies(self.access_cookie_name)
+        if cookies:
             if len(cookies) > 1:
                 raise TryRefreshToken("the request has several access token cookies")
-            yield Presented(cookies[0], "cookie")
+            yield cookies[0], "cookie"
 
     def check_anti_csrf(
         self, incoming: Incoming, session: Session, transfer: TransferMethod, http_method: str, asked: bool | None
@@ -222,11 +223,14 @@ class Rules:
             asked: the route's own wish; None: for every method but GET.
 
         Raises:
-            TryRefreshToken: the proof is missing or wrong.
+            TryRefreshToken: the proof is missing or wrong, or it comes from a foreign page.
         """
         if transfer == "header" or not (http_method != "GET" if asked is None else asked):
             return
-        match self.anti_csrf:
+        website = self.website(incoming)
+        if is_foreign(incoming, website):
+            raise TryRefreshToken("the request comes from a foreign page")
+        match website.anti_csrf:
             case "VIA_CUSTOM_HEADER":
                 if incoming.get(b"rid") is None:
                     raise TryRefreshToken("the header rid is missing")
@@ -241,7 +245,7 @@ class Rules:
             Unauthorised: a cookie from an origin that is not ours.
         """
         origin = incoming.get(b"origin")
-        if transfer == "cookie" and origin is not None and origin.lower() not in self.origins:
+        if transfer == "cookie" and origin is not None and origin.lower() not in self.website(incoming).origins:
             raise Unauthorised("a WebSocket from a foreign origin", clear_tokens=False)
 
     def reply(self, error: FastVerifyError) -> Reply:
@@ -264,6 +268,41 @@ class Rules:
                 return json_reply(expired, {"message": "unauthorised"})
 
 
+def is_foreign(incoming: Incoming, website: Website) -> bool:
+    """Whether a call comes from a page that is not ours, going by what only the browser can write (W3C Fetch Metadata).
+
+    An origin that is listed is ours whatever else is said. Fetch Metadata are only sent to https and to the development
+    machine, so the rest goes by ``Origin`` where they are missing.
+    """
+    origin = incoming.get(b"origin")
+    if not website.origins or (origin is not None and origin.lower() in website.origins):
+        return False
+    match incoming.get(b"sec-fetch-site"):
+        case "same-origin" | "none":
+            return False
+        case "same-site":
+            return not website.siblings
+        case None:
+            return origin is not None and not (website.siblings and _is_sibling(origin.lower(), website.origins))
+        case _:
+            return True
+
+
+def _as_browsers_say(origin: str) -> str:
+    """An origin as the ``Origin`` header has it: lower case, and without the port that goes without saying."""
+    origin = origin.lower()
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
+
+
+def _is_sibling(origin: str, origins: frozenset[str]) -> bool:
+    try:
+        scheme, host = urlsplit(origin).scheme, urlsplit(origin).hostname
+    except ValueError:
+        return False
+    ours = map(urlsplit, origins)
+    return host is not None and any(scheme == one.scheme and one_site(host, one.hostname or "") for one in ours)
+
+
 def _retry_after(seconds: int) -> Header:
     return b"retry-after", b"%d" % max(1, seconds)
 
@@ -271,19 +310,26 @@ def _retry_after(seconds: int) -> Header:
 class Transport(Rules):
     """How sessions arrive and leave, worked out once from the configuration.
 
+    Where ``website_domain`` is a function, what follows from the website is worked out for each request.
+
     Raises:
         ConfigError: a combination of cookie settings that no browser accepts, or SameSite cannot be worked out.
     """
 
     def __init__(self, config: Config) -> None:
-        api, website = urlsplit(config.api_domain), urlsplit(config.website_domain)
-        api_host, website_host = api.hostname or "", website.hostname or ""
-        self._both_local = is_local(api_host) and is_local(website_host)
-        #: Whether API and website are one site, schemes included; None: not to be told without a public-suffix list.
-        self.one_site = False if api.scheme != website.scheme else one_site(api_host, website_host)
+        super().__init__(
+            transfer_method=config.token_transfer_method,
+            access_cookie_name=config.access_cookie_name,
+            session_expired_status_code=config.session_expired_status_code,
+            invalid_claim_status_code=config.invalid_claim_status_code,
+        )
+        self._config = config
+        api = urlsplit(config.api_domain)
+        self._api_host = api.hostname or ""
         self.secure = api.scheme == "https" if config.cookie_secure is None else config.cookie_secure
-        self.same_site = _same_site(config, self.one_site)
         self.expose_access_token = config.expose_access_token_to_frontend_in_cookie_based_auth
+        self.refresh_cookie_name = config.refresh_cookie_name
+        self.refuses_duplicates = config.duplicate_cookies == "refuse"
         #: Paths of the routes, as the application sees them: name -> (method, path).
         self.routes = {
             "refresh": ("POST", f"{config.api_base_path}/session/refresh"),
@@ -291,25 +337,46 @@ class Transport(Rules):
             "jwks": ("GET", f"{config.api_base_path}/jwt/jwks.json"),
             "discovery": ("GET", f"{config.api_base_path}/.well-known/openid-configuration"),
         }
-        self._domain = _cookie_domain(config.cookie_domain, api_host)
+        self._domain = _cookie_domain("cookie_domain", config.cookie_domain, self._api_host)
         # A gateway strips a part of the path before the application sees it; the browser still sends it.
-        refresh_path = config.api_gateway_path + self.routes["refresh"][1]
-        self._paths = {ACCESS_COOKIE: "/", REFRESH_COOKIE: refresh_path, LEGACY_COOKIE: "/"}
+        self._refresh_path = config.api_gateway_path + self.routes["refresh"][1]
+        self._paths = {
+            self.access_cookie_name: config.access_cookie_path,
+            self.refresh_cookie_name: self._refresh_path,
+            LEGACY_COOKIE: "/",
+        }
+        older = _cookie_domain("older_cookie_domain", config.older_cookie_domain, self._api_host)
+        self.names_older_domain = config.older_cookie_domain is not None
+        if self.names_older_domain and (older or "").lstrip(".") == (self._domain or "").lstrip("."):
+            raise ConfigError("older_cookie_domain", "is where cookie_domain puts the cookies now")
+        self._older_domain = older
         #: Where a cookie of ours can live beside the place where we set it; None: the API's own host.
-        self._twin_domains = [d for d in domains_above(api_host) if d != (self._domain or "").lstrip(".")]
+        self._twin_domains: list[str | None] = [
+            domain for domain in domains_above(self._api_host) if domain != (self._domain or "").lstrip(".")
+        ]
         if self._domain is not None:
             self._twin_domains.insert(0, None)
-        super().__init__(
-            transfer_method=config.token_transfer_method,
-            anti_csrf=config.anti_csrf or ("VIA_CUSTOM_HEADER" if self.same_site == "none" else "NONE"),
-            origins=(config.api_domain, config.website_domain),
-            session_expired_status_code=config.session_expired_status_code,
-            invalid_claim_status_code=config.invalid_claim_status_code,
-        )
-        if len(self._attributes(REFRESH_COOKIE, self._domain, _LONG_AGO)) > _MAX_ATTRIBUTE_BYTES:
+        if older is not None and older.lstrip(".") not in {*self._twin_domains, (self._domain or "").lstrip(".")}:
+            self._twin_domains.append(older)
+        self._website_at = lru_cache(maxsize=64)(self._website_of)
+        self._website = None if callable(config.website_domain) else self._website_of(config.website_domain)
+        if len(self._attributes(self._place(self.refresh_cookie_name), "strict", _LONG_AGO)) > _MAX_ATTRIBUTE_BYTES:
             raise ConfigError("api_base_path", f"makes cookie attributes of more than {_MAX_ATTRIBUTE_BYTES} bytes")
-        if self.transfer_method == "cookie":
-            self._check_cookies()
+        self._check_names()
+        if self._website is not None and config.token_transfer_method == "cookie":
+            self._check_cookies(self._website)
+
+    def website(self, incoming: Incoming) -> Website:
+        """What follows from where the website of this request is.
+
+        Raises:
+            ConfigError: the application's function returned no URL, or SameSite cannot be worked out for it.
+        """
+        if self._website is not None:
+            return self._website
+        assert callable(self._config.website_domain)
+        # By what the function says of this request; only what follows from that is remembered.
+        return self._website_at(self._config.website_domain(incoming))
 
     def creation_method(self, incoming: Incoming) -> TransferMethod:
         """How the tokens of a new session travel: as forced, else as asked by ``st-auth-mode``, else in headers (2.5).
@@ -318,14 +385,27 @@ class Transport(Rules):
             ConfigError: by cookie, and browsers would not keep the cookies (2.4).
         """
         asked = (incoming.get(b"st-auth-mode") or "").lower()
-        method = self.transfer_method or ("cookie" if asked == "cookie" else "header")
+        method = self.transfer_method(incoming, True) or ("cookie" if asked == "cookie" else "header")
         if method == "cookie":
-            self._check_cookies()
+            self._check_cookies(self.website(incoming))
         return method
 
+    def check_move(self, incoming: Incoming, transfer: TransferMethod) -> None:
+        """Whether a live session may go on by this method.
+
+        Raises:
+            ConfigError: its tokens would not be read, or browsers would not keep the cookies.
+        """
+        if transfer not in get_args(TransferMethod):
+            raise ConfigError("token_transfer_method", "must be 'cookie' or 'header'")
+        if self.transfer_method(incoming, False) not in (transfer, None):
+            raise ConfigError("token_transfer_method", f"forces the other method: tokens by {transfer} are not read")
+        if transfer == "cookie":
+            self._check_cookies(self.website(incoming))
+
     def binds_anti_csrf(self, transfer: TransferMethod) -> bool:
-        """Whether a new session gets an anti-CSRF token (3.2 step 4)."""
-        return transfer == "cookie" and self.anti_csrf == "VIA_TOKEN"
+        """Whether a session gets an anti-CSRF token (3.2 step 4)."""
+        return transfer == "cookie" and self._config.anti_csrf == "VIA_TOKEN"
 
     def refresh_tokens(self, incoming: Incoming) -> list[Presented]:
         """The refresh token of a refresh request (3.3.4), or several distinct ones whose twins have not been cleared.
@@ -334,35 +414,61 @@ class Transport(Rules):
 
         Raises:
             Unauthorised: none came, or not from the website.
+            DuplicateCookies: several cookies of one name, and they are to be refused (2.6).
         """
+        forced = self.transfer_method(incoming, False)
+        if self.refuses_duplicates and forced != "header" and self.duplicates(incoming):
+            self.refuse_foreign(incoming)
+            raise DuplicateCookies(MULTIPLE_COOKIES)
         # Ours are base64url, so another service's JWT, or two headers joined into one, is not mistaken for one.
-        if self.transfer_method != "cookie" and _OPAQUE.fullmatch(incoming.bearer):
+        if forced != "cookie" and _OPAQUE.fullmatch(incoming.bearer):
             return [Presented(incoming.bearer, "header")]
-        self.refuse_cross_site(incoming)
-        cookies = [] if self.transfer_method == "header" else incoming.cookies(REFRESH_COOKIE)
+        self.refuse_foreign(incoming)
+        cookies = [] if forced == "header" else incoming.cookies(self.refresh_cookie_name)
         if not cookies:
             raise Unauthorised("no refresh token came with the request")
-        if self.anti_csrf == "VIA_CUSTOM_HEADER" and incoming.get(b"rid") is None:
+        if self.website(incoming).anti_csrf == "VIA_CUSTOM_HEADER" and incoming.get(b"rid") is None:
             raise Unauthorised("the header rid is missing")
         return [Presented(cookie, "cookie") for cookie in dict.fromkeys(cookies)]
 
-    def refuse_cross_site(self, incoming: Incoming) -> None:
+    def refuse_foreign(self, incoming: Incoming) -> None:
         """Refresh and sign-out change cookies, so a foreign page must not reach them, not even to clear them.
-
-        Never refuses the client: it sets headers of its own, so its calls are never navigations nor ``no-cors``, and
-        where API and website are one site they are not cross-site either (W3C Fetch Metadata). Tokens in headers need
-        none of this.
 
         Raises:
             Unauthorised: clearing nothing.
         """
-        if incoming.get(b"sec-fetch-site") == "cross-site" and (
-            (self.one_site and self.same_site != "none") or incoming.get(b"sec-fetch-mode") in ("navigate", "no-cors")
-        ):
-            raise Unauthorised("a cross-site request", clear_tokens=False)
+        if is_foreign(incoming, self.website(incoming)):
+            raise Unauthorised("the request comes from a foreign page", clear_tokens=False)
 
-    def set_cookie(self, name: str, token: str, expires_at: int) -> bytes:
-        """A ``Set-Cookie`` value. ``Expires``, not ``Max-Age``, as the clients' servers have it.
+    def duplicates(self, incoming: Incoming) -> list[str]:
+        """The names of which a refresh brings several cookies, as far as it can tell.
+
+        Where the access cookie's path does not lead to the refresh route, one that comes is a former one of another
+        path, which other routes get besides ours.
+        """
+        names = (self.access_cookie_name, self.refresh_cookie_name)
+        found = [name for name in names if len(incoming.cookies(name)) > 1]
+        elsewhere = not self.access_cookie_reaches(self.routes["refresh"][1])
+        if not found and elsewhere and incoming.cookies(self.access_cookie_name):
+            found.append(self.access_cookie_name)
+        return found
+
+    def reply(self, error: FastVerifyError) -> Reply:
+        """The response that tells the client of an error (section 4)."""
+        if isinstance(error, DuplicateCookies) and self.refuses_duplicates:
+            if self.names_older_domain:
+                return json_reply(200, {"message": "cookies of the older domain are removed: refresh again"})
+            hint = "Set older_cookie_domain to where cookie_domain put them before."
+            return json_reply(500, {"message": f"{MULTIPLE_COOKIES} {hint}"})
+        return super().reply(error)
+
+    def access_cookie_reaches(self, path: str) -> bool:
+        """Whether browsers send the access cookie to a path of the application (RFC 6265 section 5.1.4)."""
+        cookie_path = self._paths[self.access_cookie_name].rstrip("/") + "/"
+        return f"{self._config.api_gateway_path}{path}/".startswith(cookie_path)
+
+    def set_cookie(self, name: str, token: str, expires_at: int | None, website: Website) -> bytes:
+        """A ``Set-Cookie`` value. ``Expires``, not ``Max-Age``, as the peer has it; None: until the browser is closed.
 
         Raises:
             ConfigError: browsers would drop it for its size.
@@ -374,44 +480,121 @@ class Transport(Rules):
                 f"makes a cookie {name} of {len(name) + len(value)} bytes; browsers drop those above "
                 f"{_MAX_COOKIE_BYTES}. Keep less in the payload (session data has room), or transfer tokens in headers",
             )
-        return f"{name}={value}{self._attributes(name, self._domain, formatdate(expires_at, usegmt=True))}".encode()
+        expires = None if expires_at is None else formatdate(expires_at, usegmt=True)
+        return self._cookie(name, value, self._place(name), website, expires)
 
-    def expired_cookie(self, name: str) -> bytes:
+    def expired_cookie(self, name: str, website: Website) -> bytes:
         """A ``Set-Cookie`` value that removes a cookie: same name, path and domain (2.3)."""
-        return f"{name}={self._attributes(name, self._domain, _LONG_AGO)}".encode()
+        return self._cookie(name, "", self._place(name), website, _LONG_AGO)
 
-    def expired_twins(self, name: str) -> list[bytes]:
+    def expired_twins(self, name: str, website: Website) -> list[bytes]:
         """``Set-Cookie`` values that remove cookies of this name wherever else they can be."""
-        return [f"{name}={self._attributes(name, domain, _LONG_AGO)}".encode() for domain in self._twin_domains]
+        own = self._place(name)
+        if name.lower().startswith("__host-"):
+            domains, paths = [own.domain], [own.path]
+        else:
+            domains = [own.domain, *self._twin_domains]
+            paths = [own.path, "/"] if name == self.access_cookie_name and own.path != "/" else [own.path]
+        # A browser that does not know Partitioned takes both for one cookie, and its valid value is set last.
+        partitions = [own.partitioned, not own.partitioned] if self.secure else [False]
+        places = [Place(domain, path, part) for domain in domains for path in paths for part in partitions]
+        return [self._cookie(name, "", place, website, _LONG_AGO) for place in places if place != own]
 
-    def _attributes(self, name: str, domain: str | None, expires: str) -> str:
+    def expired_older(self, name: str, website: Website) -> bytes:
+        """A ``Set-Cookie`` value that removes a cookie on ``older_cookie_domain``."""
+        return self._cookie(name, "", self._place(name)._replace(domain=self._older_domain), website, _LONG_AGO)
+
+    def _place(self, name: str) -> Place:
+        return Place(self._domain, self._paths[name], self._config.cookie_partitioned)
+
+    def _cookie(self, name: str, value: str, place: Place, website: Website, expires: str | None) -> bytes:
+        return f"{name}={value}{self._attributes(place, website.same_site, expires)}".encode()
+
+    def _attributes(self, place: Place, same_site: SameSite, expires: str | None) -> str:
         return (
-            (f"; Domain={domain}" if domain else "")
-            + f"; Path={self._paths[name]}; Expires={expires}; HttpOnly"
+            (f"; Domain={place.domain}" if place.domain else "")
+            + f"; Path={place.path}"
+            + (f"; Expires={expires}" if expires else "")
+            + "; HttpOnly"
             + ("; Secure" if self.secure else "")
-            + f"; SameSite={self.same_site.capitalize()}"
+            + f"; SameSite={same_site.capitalize()}"
+            + ("; Partitioned" if place.partitioned else "")
         )
 
-    def _check_cookies(self) -> None:
-        if self.same_site == "none" and not self.secure and not self._both_local:
+    def _website_of(self, website_domain: str) -> Website:
+        config = self._config
+        origin = check_origin("website_domain", website_domain)
+        website, api = urlsplit(origin), urlsplit(config.api_domain)
+        host = website.hostname or ""
+        # Schemes included; None: not to be told without a public-suffix list.
+        one = False if api.scheme != website.scheme else one_site(self._api_host, host)
+        same_site = _same_site(config, origin, one)
+        # A page of another host of the site: by configuration, or because the cookies are shared among hosts.
+        siblings = (same_site != "none" if one is None else one) and (
+            host != self._api_host or self._domain is not None or is_local(host)
+        )
+        return Website(
+            same_site,
+            config.anti_csrf or ("VIA_CUSTOM_HEADER" if same_site == "none" else "NONE"),
+            frozenset(map(_as_browsers_say, (config.api_domain, origin))),
+            siblings,
+        )
+
+    def _check_cookies(self, website: Website) -> None:
+        local = all(is_local(urlsplit(origin).hostname or "") for origin in website.origins)
+        if website.same_site == "none" and not self.secure and not local:
             raise ConfigError(
                 "cookie_secure",
                 "browsers refuse SameSite=None cookies that are not Secure: serve the API over https, give API and "
                 "website one site and scheme, or transfer tokens in headers",
             )
 
+    def _check_names(self) -> None:
+        if self._config.cookie_partitioned and not self.secure:
+            raise ConfigError("cookie_partitioned", "browsers refuse Partitioned cookies that are not Secure")
+        for field, name in (
+            ("access_cookie_name", self.access_cookie_name),
+            ("refresh_cookie_name", self.refresh_cookie_name),
+        ):
+            prefix = name.lower().partition("-")[0]  # browsers compare it without case
+            if prefix not in ("__secure", "__host"):
+                continue
+            if not self.secure:
+                raise ConfigError(field, "browsers refuse cookies of this prefix that are not Secure")
+            if prefix == "__host" and self._paths[name] != "/":
+                raise ConfigError(
+                    field,
+                    f"browsers demand Path=/ of a __Host- cookie, and this one has Path={self._paths[name]}; "
+                    "take __Secure-",
+                )
+            if prefix == "__host" and self._domain is not None:
+                raise ConfigError(field, "browsers refuse a __Host- cookie with a Domain; take __Secure-")
+
+
+class Place(NamedTuple):
+    """Where a browser keeps a cookie: two of one name in two places are two cookies."""
+
+    domain: str | None
+    path: str
+    partitioned: bool
+
 
 class Outgoing:
     """What one request's response will carry. Belongs to that request alone."""
 
-    __slots__ = ("_cookies", "_headers", "_incoming", "_transport")
+    __slots__ = ("_cookies", "_headers", "_incoming", "_transport", "_website")
 
     def __init__(self, transport: Transport, incoming: Incoming) -> None:
         self._transport = transport
         self._incoming = incoming
+        self._website = transport.website(incoming)
         # Several cookies have one header name, so they are kept apart: (name, place) -> Set-Cookie value.
         self._cookies: dict[tuple[str, int], bytes] = {}
         self._headers: dict[bytes, bytes] = {}
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return self._transport.access_cookie_name, self._transport.refresh_cookie_name
 
     def __bool__(self) -> bool:
         return bool(self._headers or self._cookies)
@@ -423,12 +606,14 @@ class Outgoing:
             ConfigError: the access token is too large for a cookie; nothing has been changed then.
         """
         cookies = self._token_cookies(issued, transfer)
-        if transfer == "header" and self._incoming.cookies(ACCESS_COOKIE):
+        has_cookie = bool(self._incoming.cookies(self._transport.access_cookie_name))
+        if transfer == "header" and has_cookie:
             self.clear("cookie")
         if transfer == "cookie" and self._incoming.bearer:
             self.clear("header")
-        if transfer == "cookie" and self._incoming.cookies(ACCESS_COOKIE):
+        if transfer == "cookie" and has_cookie:
             self._expire_twins()
+        self._expire_legacy()
         self._issue(issued, transfer, cookies)
 
     def refreshed(self, issued: Issued, transfer: TransferMethod) -> None:
@@ -438,9 +623,9 @@ class Outgoing:
             ConfigError: as ``created``.
         """
         cookies = self._token_cookies(issued, transfer)
-        if transfer == "header" and self._incoming.cookies(REFRESH_COOKIE):
+        if transfer == "header" and self._incoming.cookies(self._transport.refresh_cookie_name):
             self.clear("cookie")
-        if any(len(self._incoming.cookies(name)) > 1 for name in (ACCESS_COOKIE, REFRESH_COOKIE)):
+        if self._transport.duplicates(self._incoming):
             self._expire_twins()
         self._expire_legacy()
         self._issue(issued, transfer, cookies)
@@ -453,11 +638,21 @@ class Outgoing:
         """
         self._issue(issued, transfer, self._token_cookies(issued, transfer))
 
+    def moved(self, issued: Issued, transfer: TransferMethod) -> None:
+        """The same session goes on by this method; the other one is cleared.
+
+        Raises:
+            ConfigError: as ``created``.
+        """
+        cookies = self._token_cookies(issued, transfer)
+        self.clear("header" if transfer == "cookie" else "cookie")
+        self._issue(issued, transfer, cookies)
+
     def clear(self, transfer: TransferMethod) -> None:
         """The session of this transport is gone (2.7)."""
         if transfer == "cookie":
-            for name in (ACCESS_COOKIE, REFRESH_COOKIE):
-                self._set(name, self._transport.expired_cookie(name))
+            for name in self._names:
+                self._set(name, self._transport.expired_cookie(name, self._website))
         else:
             self._headers[b"st-access-token"] = self._headers[b"st-refresh-token"] = b""
         self._headers.pop(b"anti-csrf", None)
@@ -467,6 +662,9 @@ class Outgoing:
         """Clear what an error clears. Saying it twice does no harm."""
         match error:
             case Unauthorised(clear_tokens=False):
+                return
+            case DuplicateCookies() if self._transport.refuses_duplicates:
+                self._expire_older()
                 return
             case DuplicateCookies():
                 self._expire_twins()
@@ -505,13 +703,15 @@ class Outgoing:
         """Made before anything is changed: a cookie may turn out too large."""
         if transfer == "header":
             return {}
-        set_cookie = self._transport.set_cookie
-        expires_at = issued.session.issued_at + _ACCESS_COOKIE_LIFETIME
-        cookies = {ACCESS_COOKIE: set_cookie(ACCESS_COOKIE, issued.access_token, expires_at)}
+        access, refresh = self._names
+        tokens = [(access, issued.access_token, issued.session.issued_at + _ACCESS_COOKIE_LIFETIME)]
         if issued.refresh_token_changed:
             # The same bytes once more could move a browser back that has a newer one (rotation.md).
-            cookies[REFRESH_COOKIE] = set_cookie(REFRESH_COOKIE, issued.refresh_token, issued.refresh_token_expires_at)
-        return cookies
+            tokens.append((refresh, issued.refresh_token, issued.refresh_token_expires_at))
+        return {
+            name: self._transport.set_cookie(name, token, expires_at if issued.remember else None, self._website)
+            for name, token, expires_at in tokens
+        }
 
     def _issue(self, issued: Issued, transfer: TransferMethod, cookies: dict[str, bytes]) -> None:
         for name, cookie in cookies.items():
@@ -525,13 +725,23 @@ class Outgoing:
         self._headers[b"front-token"] = _field_value(issued.front_token)
 
     def _expire_twins(self) -> None:
-        for name in (ACCESS_COOKIE, REFRESH_COOKIE):
-            for place, cookie in enumerate(self._transport.expired_twins(name), start=1):
-                self._cookies[name, place] = cookie
+        for name in self._names:
+            self._expire_twins_of(name)
+
+    def _expire_twins_of(self, name: str) -> None:
+        for place, cookie in enumerate(self._transport.expired_twins(name, self._website), start=1):
+            self._cookies[name, place] = cookie
+
+    def _expire_older(self) -> None:
+        if self._transport.names_older_domain:
+            for name in self._transport.duplicates(self._incoming):
+                self._cookies[name, 1] = self._transport.expired_older(name, self._website)
 
     def _expire_legacy(self) -> None:
+        """Wherever it is: while it is sent, every call is answered with "try refresh token"."""
         if self._incoming.cookies(LEGACY_COOKIE):
-            self._set(LEGACY_COOKIE, self._transport.expired_cookie(LEGACY_COOKIE))
+            self._expire_twins_of(LEGACY_COOKIE)
+            self._set(LEGACY_COOKIE, self._transport.expired_cookie(LEGACY_COOKIE, self._website))
 
     def _set(self, name: str, cookie: bytes) -> None:
         self._cookies.pop((name, 0), None)  # to the end: whoever reads them in order has the valid one last
@@ -545,19 +755,19 @@ def _field_value(text: str) -> bytes:
     return text.encode()
 
 
-def _same_site(config: Config, one_site: bool | None) -> SameSite:
+def _same_site(config: Config, website: str, one_site: bool | None) -> SameSite:
     if config.cookie_same_site is not None:
         return config.cookie_same_site
     if one_site is None and config.token_transfer_method != "header":
         raise ConfigError(
             "cookie_same_site",
-            f"whether {config.api_domain} and {config.website_domain} are one site needs the public-suffix list: "
+            f"whether {config.api_domain} and {website} are one site needs the public-suffix list: "
             "install fastverify[domains], or set it: 'lax' if they are one site, else 'none'",
         )
     return "none" if one_site is False else "lax"
 
 
-def _cookie_domain(setting: str | None, api_host: str) -> str | None:
+def _cookie_domain(field: str, setting: str | None, api_host: str) -> str | None:
     """The ``Domain`` attribute (2.4); None: host-only."""
     if setting is None or not setting.strip():
         return None
@@ -567,7 +777,7 @@ def _cookie_domain(setting: str | None, api_host: str) -> str | None:
     domain = domain.partition("/")[0].partition(":")[0]
     bare = domain.lstrip(".")
     if not _DOMAIN.fullmatch(domain):
-        raise ConfigError("cookie_domain", "must be a domain such as '.example.com'")
+        raise ConfigError(field, "must be a domain such as '.example.com'")
     if api_host != bare and not api_host.endswith("." + bare):
-        raise ConfigError("cookie_domain", f"browsers accept a cookie only for the API's own host or above: {api_host}")
+        raise ConfigError(field, f"browsers accept a cookie only for the API's own host or above: {api_host}")
     return bare if is_local(bare) else domain

@@ -53,3 +53,4 @@ include "_core/jws.pyx"  # compact form, protected header, choice of the key
 include "_core/claims.pyx"  # the Claims object; rules of time, issuer and audience
 include "_core/cache.pyx"  # verified tokens
 include "_core/verifier.pyx"  # all of it in order
+include "_core/headers.pyx"  # what a request says about sessions

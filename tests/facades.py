@@ -25,21 +25,30 @@ class Clock:
         return self.now
 
 
-class Facade:
-    """Every operation awaitable, whichever manager is inside; ``verify`` stays an ordinary function."""
+class Awaited:
+    """Every method of something awaitable, whether it is blocking or not."""
 
-    def __init__(self, sessions: Sessions | AsyncSessions) -> None:
-        self.sessions = sessions
-        self.verify = sessions.verify
+    def __init__(self, inside: Any) -> None:
+        self._inside = inside
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        operation = getattr(self.sessions, name)
+        operation = getattr(self._inside, name)
 
         async def call(*args: Any, **options: Any) -> Any:
             result = operation(*args, **options)
             return await result if inspect.isawaitable(result) else result
 
         return call
+
+
+class Facade(Awaited):
+    """Every operation awaitable, whichever manager is inside; ``verify`` stays an ordinary function."""
+
+    def __init__(self, sessions: Sessions | AsyncSessions) -> None:
+        super().__init__(sessions)
+        self.sessions = sessions
+        self.verify = sessions.verify
+        self.session_claims = Awaited(sessions.session_claims)
 
     async def close(self) -> None:
         if isinstance(self.sessions, AsyncSessions):

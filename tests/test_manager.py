@@ -25,6 +25,7 @@ from fastverify import (
     Unauthorised,
     Verifier,
 )
+from fastverify.claims_by_handle import AsyncSessionClaims, SessionClaims
 from fastverify.store import open_store
 from fastverify.tokens import encode_refresh_token, parse_refresh_token
 
@@ -42,17 +43,25 @@ async def life(request: pytest.FixtureRequest, store_url: str, unique_prefix: st
     await facade.close()
 
 
-def test_both_managers_have_the_same_operations_with_the_same_signatures() -> None:
-    def operations(manager: type) -> dict[str, inspect.Signature]:
-        public = inspect.getmembers(manager, inspect.isfunction)
-        return {name: inspect.signature(member) for name, member in public if not name.startswith("_")}
+def operations(facade: type) -> dict[str, inspect.Signature]:
+    public = inspect.getmembers(facade, inspect.isfunction)
+    return {name: inspect.signature(member) for name, member in public if not name.startswith("_")}
 
+
+def test_both_managers_have_the_same_operations_with_the_same_signatures() -> None:
     blocking, awaited = operations(Sessions), operations(AsyncSessions)
     blocking["aclose"] = blocking.pop("close")
     assert awaited == blocking
-    ordinary = {"verify", "newest_refresh_token", "jwks_max_age"}
+    ordinary = {"now", "verify", "newest_refresh_token", "jwks_max_age"}
     for name in awaited:
         assert inspect.iscoroutinefunction(getattr(AsyncSessions, name)) == (name not in ordinary), name
+
+
+def test_session_claims_have_the_same_operations_with_the_same_signatures() -> None:
+    blocking, awaited = operations(SessionClaims), operations(AsyncSessionClaims)
+    assert awaited == blocking
+    assert set(blocking) == {"fetch_and_set", "set", "get", "remove", "validate", "reauthenticated"}
+    assert all(inspect.iscoroutinefunction(getattr(AsyncSessionClaims, name)) for name in awaited)
 
 
 async def test_sign_in_verify_refresh_revoke(life: Facade) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +16,7 @@ from fix_stores import Launch
 import fastverify
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -43,7 +46,7 @@ def test_the_readmes_programs_run_one_after_the_other(store: str, capsys: pytest
     assert capsys.readouterr().out.splitlines() == ["user-1 pro", "unauthorised"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/http.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/frameworks/fastapi.md"])
 async def test_the_fastapi_application_signs_in_and_knows_the_user(page: str, store: str) -> None:
     (program,) = (text for text in programs(ROOT / page, store) if "= FastAPI(" in text)
     names: dict[str, object] = {}
@@ -51,6 +54,35 @@ async def test_the_fastapi_application_signs_in_and_knows_the_user(page: str, st
     async with names["sessions"]:  # type: ignore[attr-defined]
         answer = await sign_in_and_ask(names["app"])
     assert (answer.status_code, answer.json()) == (200, {"user": "user-1", "plan": "pro"})
+
+
+@pytest.mark.parametrize("name", ["asgi", "starlette"])
+async def test_the_program_of_an_asynchronous_framework_runs(name: str, store: str) -> None:
+    names: dict[str, Any] = {"__name__": "page"}
+    (program,) = programs(ROOT / f"docs/frameworks/{name}.md", store)
+    exec(compile(program, f"{name}.md", "exec"), names)
+    async with names["sessions"]:
+        answer = await sign_in_and_ask(names["app"])
+    assert (answer.status_code, answer.json()) == (200, {"user": "user-1", "plan": "pro"})
+
+
+#: What a page's blocking application is asked. Django has one set of settings in a process, so each has its own.
+ASK = """
+import httpx, json
+with httpx.Client(transport=httpx.WSGITransport(app), base_url="http://localhost:8000") as client:
+    signed_in = client.post("/login", headers={"st-auth-mode": "header"})
+    answer = client.get("/me", headers={"authorization": f"Bearer {signed_in.headers['st-access-token']}"})
+    print(answer.status_code, json.dumps(answer.json(), sort_keys=True), client.get("/me").json()["message"])
+"""
+
+
+@pytest.mark.parametrize("name", ["wsgi", "flask", "django", "drf"])
+def test_the_program_of_a_blocking_framework_runs(name: str, store: str) -> None:
+    (program,) = programs(ROOT / f"docs/frameworks/{name}.md", store)
+    ran = subprocess.run(
+        [sys.executable, "-"], input=program + ASK, capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert ran.stdout == '200 {"plan": "pro", "user": "user-1"} unauthorised\n', ran.stderr
 
 
 def test_the_quick_start_runs(store: str) -> None:

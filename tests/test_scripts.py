@@ -54,11 +54,13 @@ def whole_life(lab: Lab, user_id: str) -> None:
     child = lab.refresh(second.refresh_token)
     lab.refresh(second.refresh_token)
     lab.run(flows.verify_strict(lab.authority, child.session))
+    assert lab.run(flows.recheck(lab.authority, child.session, now=0)) is None
     lab.run(flows.merge_payload(lab.authority, child.session.handle, {"b": 2}, now=0))
     lab.run(flows.set_data(lab.authority, child.session.handle, {}))
     assert lab.run(flows.get_data(lab.authority, child.session.handle)) == {}
     assert len(lab.run(flows.list_sessions(lab.authority, user_id))) == 1
     lab.refresh(child.refresh_token)
+    lab.run(flows.redeliver(lab.authority, child.session, now=0, anti_csrf=False))
     lab.advance(W + 5)
     assert lab.decide(second, 0)[0] == b"THEFT"
     lab.revoke(lab.create(user_id).session.handle)

@@ -25,7 +25,7 @@ from fastverify.errors import (
     Unauthorised,
 )
 from fastverify.session import Issued, Session
-from fastverify.transport import Incoming, Outgoing, Presented, Rules, Transport
+from fastverify.transport import Incoming, Outgoing, Presented, Rules, Transport, Website
 
 SECRET = bytes(range(32))
 ISSUED_AT = 1_800_000_000  # Fri, 15 Jan 2027 08:00:00 GMT
@@ -52,15 +52,28 @@ def session(anti_csrf: str | None = None) -> Session:
     )  # fmt: skip
 
 
-def issued(*, changed: bool = True, anti_csrf: str | None = None, access: str = "a.b.c") -> Issued:
+def issued(
+    *, changed: bool = True, anti_csrf: str | None = None, access: str = "a.b.c", remember: bool = True
+) -> Issued:
     return Issued(
         session=session(anti_csrf), access_token=access, refresh_token="r-1", refresh_token_changed=changed,
         refresh_token_expires_at=ISSUED_AT + 8_640_000, front_token="Zg==", anti_csrf_token=anti_csrf,
+        remember=remember,
     )  # fmt: skip
 
 
 def outgoing(request: Incoming | None = None, **settings: Any) -> Outgoing:
     return Outgoing(Transport(config(**settings)), request or incoming())
+
+
+def website(**settings: Any) -> Website:
+    """What follows from the only website that there is."""
+    return Transport(config(**settings)).website(incoming())
+
+
+def removed(name: str, **settings: Any) -> str:
+    """The cookie that removes one."""
+    return Transport(config(**settings)).expired_cookie(name, website(**settings)).decode()
 
 
 def written(out: Outgoing, headers: Iterable[tuple[bytes, bytes]] = ()) -> dict[str, list[str]]:
@@ -75,7 +88,7 @@ def written(out: Outgoing, headers: Iterable[tuple[bytes, bytes]] = ()) -> dict[
 
 
 @pytest.mark.parametrize(
-    ("api", "website", "same_site"),
+    ("api", "page", "same_site"),
     [
         ("https://api.example.com", "https://example.com", "lax"),
         ("https://api.example.com", "https://www.example.com:8443", "lax"),
@@ -95,8 +108,8 @@ def written(out: Outgoing, headers: Iterable[tuple[bytes, bytes]] = ()) -> dict[
         ("https://api.service.internal", "https://app.service.internal", "lax"),
     ],
 )
-def test_same_site_follows_registrable_domains_and_schemes(api: str, website: str, same_site: str) -> None:
-    assert Transport(config(api_domain=api, website_domain=website)).same_site == same_site
+def test_same_site_follows_registrable_domains_and_schemes(api: str, page: str, same_site: str) -> None:
+    assert website(api_domain=api, website_domain=page).same_site == same_site
 
 
 @pytest.fixture
@@ -111,9 +124,9 @@ def test_a_missing_public_suffix_list_is_no_error(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("no_public_suffixes")
 class TestWithoutThePublicSuffixList:
-    @pytest.mark.parametrize("website", ["https://api.example.com", "https://example.com", "https://w.api.example.com"])
-    def test_equal_hosts_and_hosts_below_each_other_are_one_site(self, website: str) -> None:
-        assert Transport(config(website_domain=website)).same_site == "lax"
+    @pytest.mark.parametrize("page", ["https://api.example.com", "https://example.com", "https://w.api.example.com"])
+    def test_equal_hosts_and_hosts_below_each_other_are_one_site(self, page: str) -> None:
+        assert website(website_domain=page).same_site == "lax"
 
     def test_siblings_are_refused_with_what_to_do_about_it(self) -> None:
         with pytest.raises(ConfigError, match=r"fastverify\[domains\]") as caught:
@@ -121,13 +134,13 @@ class TestWithoutThePublicSuffixList:
         assert caught.value.field == "cookie_same_site"
 
     def test_siblings_work_once_same_site_is_set(self) -> None:
-        assert Transport(config(website_domain="https://www.example.com", cookie_same_site="lax")).same_site == "lax"
+        assert website(website_domain="https://www.example.com", cookie_same_site="lax").same_site == "lax"
 
     def test_siblings_work_where_no_cookies_are_used(self) -> None:
         Transport(config(website_domain="https://www.example.com", token_transfer_method="header"))
 
     def test_different_schemes_need_no_list(self) -> None:
-        assert Transport(config(website_domain="http://www.example.com")).same_site == "none"
+        assert website(website_domain="http://www.example.com").same_site == "none"
 
 
 @pytest.mark.parametrize(
@@ -141,13 +154,13 @@ class TestWithoutThePublicSuffixList:
     ],
 )
 def test_cookie_domain_is_reduced_to_its_host(setting: str | None, attribute: str) -> None:
-    cookie = Transport(config(cookie_domain=setting)).expired_cookie("sAccessToken").decode()
+    cookie = removed("sAccessToken", cookie_domain=setting)
     assert cookie.startswith(f"sAccessToken={attribute}; Path=/; ")
 
 
 def test_a_leading_dot_is_dropped_for_localhost() -> None:
-    local = config(api_domain="http://localhost", website_domain="http://localhost", cookie_domain=".localhost")
-    assert b"; Domain=localhost; " in Transport(local).expired_cookie("sAccessToken")
+    local = {"api_domain": "http://localhost", "website_domain": "http://localhost", "cookie_domain": ".localhost"}
+    assert "; Domain=localhost; " in removed("sAccessToken", **local)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +232,94 @@ def test_golden_cookies(settings: dict[str, Any], access: str, refresh: str) -> 
     assert written(out)["set-cookie"] == [access, refresh]
 
 
+@pytest.mark.parametrize("domain", [None, ".example.com"])
+@pytest.mark.parametrize("same_site", [None, "strict", "lax", "none"])
+@pytest.mark.parametrize("secure", [None, False, True])
+@pytest.mark.parametrize("partitioned", [False, True])
+@pytest.mark.parametrize("remember", [False, True])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_golden_cookies_of_all_combinations(
+    scheme: str, domain: str | None, same_site: Any, secure: bool | None, partitioned: bool, remember: bool
+) -> None:
+    settings = {
+        "api_domain": f"{scheme}://api.example.com", "website_domain": f"{scheme}://example.com",
+        "cookie_domain": domain, "cookie_same_site": same_site, "cookie_secure": secure,
+        "cookie_partitioned": partitioned, "token_transfer_method": "cookie",
+    }  # fmt: skip
+    is_secure = scheme == "https" if secure is None else secure
+    if not is_secure and (partitioned or same_site == "none"):
+        with pytest.raises(ConfigError) as caught:
+            Transport(config(**settings))
+        assert caught.value.field == ("cookie_partitioned" if partitioned else "cookie_secure")
+        return
+    out = outgoing(**settings)
+    out.created(issued(remember=remember), "cookie")
+    ends = "; HttpOnly" + "; Secure" * is_secure + f"; SameSite={(same_site or 'lax').capitalize()}"
+    ends += "; Partitioned" * partitioned
+    at = f"; Domain={domain}" if domain else ""
+    lasts = ["; Expires=Sat, 15 Jan 2028 08:00:00 GMT", "; Expires=Sun, 25 Apr 2027 08:00:00 GMT"]
+    access, refresh = lasts if remember else ("", "")
+    assert written(out)["set-cookie"] == [
+        f"sAccessToken=a.b.c{at}; Path=/{access}{ends}",
+        f"sRefreshToken=r-1{at}; Path=/auth/session/refresh{refresh}{ends}",
+    ]
+    out.clear("cookie")
+    gone = f"; Expires={LONG_AGO}{ends}"
+    assert written(out)["set-cookie"] == [
+        f"sAccessToken={at}; Path=/{gone}",
+        f"sRefreshToken={at}; Path=/auth/session/refresh{gone}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"access_cookie_name": "__Host-at"}, None),
+        ({"access_cookie_name": "__Secure-at", "refresh_cookie_name": "__Secure-rt"}, None),
+        ({"access_cookie_name": "__Secure-at", "cookie_domain": ".example.com", "access_cookie_path": "/x"}, None),
+        ({"access_cookie_name": "__Hostess"}, None),
+        ({"access_cookie_name": "__Host-at", "cookie_domain": ".example.com"}, "access_cookie_name"),
+        ({"access_cookie_name": "__host-at", "cookie_domain": ".example.com"}, "access_cookie_name"),
+        ({"access_cookie_name": "__Host-at", "access_cookie_path": "/api"}, "access_cookie_name"),
+        ({"access_cookie_name": "__Host-at", "cookie_secure": False}, "access_cookie_name"),
+        ({"access_cookie_name": "__SECURE-at", "cookie_secure": False}, "access_cookie_name"),
+        ({"refresh_cookie_name": "__Host-rt"}, "refresh_cookie_name"),
+        ({"refresh_cookie_name": "__Host-rt", "api_base_path": "/"}, "refresh_cookie_name"),
+        ({"refresh_cookie_name": "__Secure-rt", "cookie_secure": False}, "refresh_cookie_name"),
+    ],
+)
+def test_prefixes_are_refused_where_browsers_would_drop_the_cookie(settings: Any, refused: str | None) -> None:
+    if refused is None:
+        Transport(config(**settings))
+        return
+    with pytest.raises(ConfigError) as caught:
+        Transport(config(**settings))
+    assert caught.value.field == refused
+
+
+def test_the_error_for_a_host_refresh_cookie_says_what_to_take() -> None:
+    with pytest.raises(ConfigError, match=r"Path=/ of a __Host- cookie.*Path=/auth/session/refresh; take __Secure-"):
+        Transport(config(refresh_cookie_name="__Host-rt"))
+
+
+def test_cookies_of_other_names_are_set_read_and_cleared() -> None:
+    names = {"access_cookie_name": "at", "refresh_cookie_name": "rt", "access_cookie_path": "/api"}
+    request = incoming("at=a.b.c; rt=r-1; sAccessToken=x; sRefreshToken=y")
+    rules = Transport(config(**names))
+    assert list(rules.access_tokens(request, "GET")) == [("a.b.c", "cookie")]
+    assert rules.refresh_tokens(request) == [("r-1", "cookie")]
+    assert list(Rules(access_cookie_name="at").access_tokens(request, "GET")) == [("a.b.c", "cookie")]
+    out = outgoing(incoming(), **names)
+    out.created(issued(), "cookie")
+    access, refresh = written(out)["set-cookie"]
+    assert access.startswith("at=a.b.c; Path=/api; ") and refresh.startswith("rt=r-1; Path=/auth/session/refresh; ")
+    out.failed(Unauthorised())
+    assert [cookie.partition("; E")[0] for cookie in written(out)["set-cookie"]] == [
+        "at=; Path=/api",
+        "rt=; Path=/auth/session/refresh",
+    ]
+
+
 def test_a_removed_cookie_has_the_same_name_path_domain_and_flags() -> None:
     out = outgoing(cookie_domain=".example.com")
     out.clear("cookie")
@@ -230,7 +331,7 @@ def test_a_removed_cookie_has_the_same_name_path_domain_and_flags() -> None:
 
 
 def test_a_cookie_value_is_percent_encoded_and_read_back() -> None:
-    cookie = Transport(config()).set_cookie("sAccessToken", "a+/=.;\r\n é%", ISSUED_AT).decode()
+    cookie = Transport(config()).set_cookie("sAccessToken", "a+/=.;\r\n é%", ISSUED_AT, website()).decode()
     value = cookie.partition(";")[0].partition("=")[2]
     assert value == "a%2B%2F%3D.%3B%0D%0A%20%C3%A9%25"
     assert incoming(f"sAccessToken={value}").cookies("sAccessToken") == ["a+/=.;\r\n é%"]
@@ -239,7 +340,7 @@ def test_a_cookie_value_is_percent_encoded_and_read_back() -> None:
 @given(st.text(max_size=200))
 def test_no_token_can_write_an_attribute_or_a_header(token: str) -> None:
     token = token.encode(errors="ignore").decode()
-    cookie = Transport(config()).set_cookie("sAccessToken", token, ISSUED_AT)
+    cookie = Transport(config()).set_cookie("sAccessToken", token, ISSUED_AT, website())
     assert cookie.count(b";") == 5 and cookie.isascii() and b"\r" not in cookie and b"\n" not in cookie
     out = outgoing()
     if token.isascii() and token.isprintable() and " " not in token:
@@ -369,6 +470,117 @@ def test_duplicate_access_cookies_mean_refresh_but_only_when_it_comes_to_the_coo
     assert list(Rules(transfer_method="header").access_tokens(incoming(twice), "GET")) == []
 
 
+# --- functions of the request -------------------------------------------------------------------------------------
+
+NEAR, FAR, INSECURE = "https://www.example.com", "https://example.org", "http://example.net"
+
+
+def several(request: Any) -> str:
+    origin = request.get(b"origin")
+    return origin if origin in (FAR, INSECURE) else NEAR
+
+
+def test_what_follows_from_the_website_follows_from_the_request() -> None:
+    """And never from the one before: every order gives the same."""
+    rules = Transport(config(website_domain=several))
+    expected = {NEAR: ("lax", "NONE"), FAR: ("none", "VIA_CUSTOM_HEADER"), INSECURE: ("none", "VIA_CUSTOM_HEADER")}
+    for origin in (NEAR, FAR, INSECURE, FAR, NEAR, INSECURE, NEAR):
+        site = rules.website(incoming(origin=origin))
+        assert (site.same_site, site.anti_csrf) == expected[origin]
+        assert site.origins == {origin, "https://api.example.com"}
+
+
+def test_cookies_for_one_request_are_written_for_its_website() -> None:
+    rules = Transport(config(website_domain=several))
+    for origin, same_site in ((NEAR, "Lax"), (FAR, "None"), (NEAR, "Lax")):
+        out = Outgoing(rules, incoming(origin=origin))
+        out.created(issued(), "cookie")
+        assert all(cookie.endswith(f"SameSite={same_site}") for cookie in written(out)["set-cookie"])
+
+
+def test_settings_that_are_said_win_over_what_follows_from_the_website() -> None:
+    rules = Transport(config(website_domain=several, cookie_same_site="strict", anti_csrf="VIA_TOKEN"))
+    for origin in (NEAR, FAR):
+        site = rules.website(incoming(origin=origin))
+        assert (site.same_site, site.anti_csrf) == ("strict", "VIA_TOKEN")
+
+
+def test_the_secure_guard_is_asked_for_each_website() -> None:
+    rules = Transport(config(api_domain="http://api.example.com", website_domain=lambda r: r.get(b"origin")))
+    same, other = "http://example.com", "http://example.org"
+    assert rules.creation_method(incoming(origin=same, st_auth_mode="cookie")) == "cookie"
+    assert rules.creation_method(incoming(origin=other)) == "header"
+    with pytest.raises(ConfigError, match="SameSite=None"):
+        rules.creation_method(incoming(origin=other, st_auth_mode="cookie"))
+    assert rules.creation_method(incoming(origin=same, st_auth_mode="cookie")) == "cookie"
+
+
+@pytest.mark.parametrize("said", [None, "", "example.com", "https://example.com/path", "ftp://example.com", 7])
+def test_a_website_function_that_returns_no_url_is_a_mistake_of_the_application(said: Any) -> None:
+    rules = Transport(config(website_domain=lambda request: said))
+    with pytest.raises(ConfigError) as caught:
+        rules.website(incoming())
+    assert caught.value.field == "website_domain"
+
+
+@pytest.mark.usefixtures("no_public_suffixes")
+def test_a_website_function_may_need_the_public_suffix_list() -> None:
+    rules = Transport(config(website_domain=several))
+    with pytest.raises(ConfigError, match=r"fastverify\[domains\]"):
+        rules.website(incoming(origin=NEAR))
+    assert rules.website(incoming(origin=INSECURE)).same_site == "none"
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("said", ["cookie", "header", None])
+def test_the_transfer_method_follows_from_the_request(said: Any, is_new: bool) -> None:
+    asked: list[tuple[str | None, bool]] = []
+
+    def choose(request: Any, for_new_session: bool) -> Any:
+        asked.append((request.get(b"x-app"), for_new_session))
+        return said if for_new_session is is_new else None
+
+    rules = Transport(config(token_transfer_method=choose))
+    both = incoming(
+        "sAccessToken=c.c.c; sRefreshToken=r-2", authorization="Bearer b", x_app="web", st_auth_mode="Cookie"
+    )
+    assert rules.creation_method(both) == ((said or "cookie") if is_new else "cookie")
+    by = {"cookie": ["cookie"], "header": ["header"], None: ["header", "cookie"]}[None if is_new else said]
+    assert [transfer for _, transfer in rules.access_tokens(both, "GET")] == by
+    assert rules.refresh_tokens(both)[0].transfer == by[0]
+    assert asked == [("web", True), ("web", False), ("web", False)]
+
+
+def test_a_transfer_function_that_returns_something_else_is_a_mistake_of_the_application() -> None:
+    for said in ("any", "", 7, False):
+        rules = Transport(config(token_transfer_method=lambda request, is_new, said=said: said))
+        with pytest.raises(ConfigError) as caught:
+            rules.creation_method(incoming())
+        assert caught.value.field == "token_transfer_method"
+
+
+@pytest.mark.parametrize("forced", [None, "cookie", "header"])
+@pytest.mark.parametrize("to", ["cookie", "header", "any", None])
+@pytest.mark.parametrize("keeps_cookies", [True, False])
+def test_a_session_moves_only_to_where_its_tokens_are_read(forced: Any, to: Any, keeps_cookies: bool) -> None:
+    api = "https://api.example.com" if keeps_cookies else "http://api.example.com"
+    page = "https://example.org" if keeps_cookies else "http://example.org"
+    rules = Transport(config(api_domain=api, website_domain=page, token_transfer_method=lambda r, new: forced))
+    if to in ("cookie", "header") and forced in (None, to) and (keeps_cookies or to == "header"):
+        rules.check_move(incoming(), to)
+    else:
+        with pytest.raises(ConfigError):
+            rules.check_move(incoming(), to)
+
+
+def test_other_headers_are_read_only_where_a_function_asks() -> None:
+    request = Incoming([(b"x-app", b" a "), (b"x-app", b"b"), (b"origin", b"o"), (b"x-empty", b"")])
+    assert request.get(b"x-app") == "a , b"
+    assert request.get(b"x-other") is None
+    environ = {"HTTP_X_APP": "a", "HTTP_COOKIE": "c=d", "SERVER_NAME": "s", "wsgi.input": None}
+    assert transport.headers_of_environ(environ) == [(b"x-app", b"a"), (b"cookie", b"c=d")]
+
+
 # --- anti-CSRF ----------------------------------------------------------------------------------------------------
 
 UUID, OTHER = "6a1ee0a4-6f5e-4d2e-8d3a-6f0c6f5f9b11", "00000000-0000-0000-0000-000000000000"
@@ -421,7 +633,7 @@ def test_a_session_without_an_anti_csrf_token_does_not_pass_via_token() -> None:
     ],
 )
 def test_the_automatic_mode_follows_same_site(settings: dict[str, Any], mode: str) -> None:
-    assert Transport(config(**settings)).anti_csrf == mode
+    assert website(**settings).anti_csrf == mode
 
 
 def test_only_cookie_sessions_are_bound_to_an_anti_csrf_token() -> None:
@@ -514,36 +726,120 @@ def test_a_cookie_refresh_needs_the_custom_header_where_that_is_the_proof() -> N
     assert rules.refresh_tokens(incoming(authorization="Bearer r"))
 
 
+OURS, OTHERS = "https://example.com", "https://example.org"
+
+
 @pytest.mark.parametrize(
-    ("website", "site", "mode", "admitted"),
+    ("page", "site", "mode", "origin", "admitted"),
     [
-        ("https://example.com", None, None, True),
-        ("https://example.com", "same-origin", "cors", True),
-        ("https://example.com", "same-site", "cors", True),
-        ("https://example.com", "none", "navigate", True),
-        ("https://example.com", "same-origin", "navigate", True),  # a plain form of the site itself
-        ("https://example.com", "cross-site", "cors", False),
-        ("https://example.com", "cross-site", "navigate", False),
-        ("https://example.org", "cross-site", "cors", True),  # the website is another site: that is the client
-        ("https://example.org", "cross-site", "navigate", False),
-        ("https://example.org", "cross-site", "no-cors", False),
+        (OURS, None, None, None, True),  # a program
+        (OURS, "same-origin", "cors", "https://api.example.com", True),
+        (OURS, "same-origin", "navigate", None, True),  # a plain form of the site itself
+        (OURS, "same-site", "cors", None, True),
+        (OURS, "same-site", "cors", "https://other.example.com", True),  # a session is shared across subdomains
+        (OURS, "none", "navigate", None, True),
+        (OURS, "cross-site", "cors", None, False),
+        (OURS, "cross-site", "cors", OTHERS, False),
+        (OURS, "cross-site", "navigate", None, False),
+        (OURS, "cross-site", "navigate", "null", False),
+        (OURS, "cross-origin", "cors", None, False),  # no such value
+        (OTHERS, "cross-site", "cors", OTHERS, True),  # the website is another site: that is the client
+        (OTHERS, "cross-site", "cors", OTHERS.upper(), True),
+        (OTHERS, "cross-site", "cors", None, False),
+        (OTHERS, "cross-site", "cors", "null", False),
+        (OTHERS, "cross-site", "cors", "https://evil.example", False),
+        (OTHERS, "cross-site", "cors", "https://a.example.org", False),
+        (OTHERS, "same-site", "cors", "https://evil.example.com", False),  # below the API's domain, and not configured
+        (OTHERS, "cross-site", "navigate", None, False),
+        (OTHERS, "cross-site", "no-cors", None, False),
+        ("https://api.example.com", "same-site", "cors", "https://other.example.com", False),
+        # Without Fetch Metadata, as over http and in old browsers, the origin says the same.
+        (OURS, None, None, OURS, True),
+        (OURS, None, None, "https://api.example.com", True),
+        (OURS, None, None, "https://other.example.com", True),
+        (OURS, None, None, "http://other.example.com", False),
+        (OURS, None, None, OTHERS, False),
+        (OURS, None, None, "null", False),
+        (OURS, None, None, "https://[", False),
+        (OURS, None, None, "", False),
+        (OTHERS, None, None, OTHERS, True),
+        (OTHERS, None, None, "https://other.example.com", False),
     ],
 )
-@pytest.mark.parametrize("cookies", [(), ("sRefreshToken=r",)])
-def test_a_foreign_page_can_neither_refresh_nor_clear(
-    website: str, site: str | None, mode: str | None, admitted: bool, cookies: tuple[str, ...]
-) -> None:
-    headers = {name: value for name, value in (("sec_fetch_site", site), ("sec_fetch_mode", mode)) if value}
-    request = incoming(*cookies, rid="session", **headers)
-    rules = Transport(config(website_domain=website))
-    if admitted and cookies:
-        assert rules.refresh_tokens(request) == [("r", "cookie")]
-    else:
-        with pytest.raises(Unauthorised) as caught:
-            rules.refresh_tokens(request)
-        assert caught.value.clear_tokens is admitted
-    bearer = Incoming([(b"authorization", b"Bearer r"), (b"sec-fetch-site", (site or "none").encode())])
-    assert rules.refresh_tokens(bearer) == [("r", "header")]
+class TestAForeignPage:
+    """What a cookie carries comes from a page of ours."""
+
+    @staticmethod
+    def request(site: str | None, mode: str | None, origin: str | None, *cookies: str, **more: str) -> Incoming:
+        found = (("sec_fetch_site", site), ("sec_fetch_mode", mode), ("origin", origin))
+        return incoming(*cookies, rid="session", **{name: value for name, value in found if value is not None}, **more)
+
+    @pytest.mark.parametrize("cookies", [(), ("sRefreshToken=r",)])
+    def test_can_neither_refresh_nor_clear(
+        self, page: str, site: str, mode: str, origin: str, admitted: bool, cookies: tuple[str, ...]
+    ) -> None:
+        request, rules = self.request(site, mode, origin, *cookies), Transport(config(website_domain=page))
+        if admitted and cookies:
+            assert rules.refresh_tokens(request) == [("r", "cookie")]
+        else:
+            with pytest.raises(Unauthorised) as caught:
+                rules.refresh_tokens(request)
+            assert caught.value.clear_tokens is admitted
+        bearer = self.request(site, mode, origin, *cookies, authorization="Bearer r")
+        assert rules.refresh_tokens(bearer) == [("r", "header")]
+
+    @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "QUERY"])
+    @pytest.mark.parametrize("content_type", [None, "application/json", "text/plain", "multipart/form-data"])
+    @pytest.mark.parametrize("override", [None, "GET", "POST"])
+    def test_can_change_nothing(
+        self,
+        page: str,
+        site: str,
+        mode: str,
+        origin: str,
+        admitted: bool,
+        method: str,
+        content_type: str | None,
+        override: str | None,
+    ) -> None:
+        """Whatever the body is said to be; and an override header, which no form can send, changes no rule."""
+        more = {"content_type": content_type, "x_http_method_override": override}
+        request = self.request(site, mode, origin, **{name: value for name, value in more.items() if value})
+        rules = Transport(config(website_domain=page))
+        rules.check_anti_csrf(request, session(), "header", method, None)
+        rules.check_anti_csrf(request, session(), "cookie", method, False)
+        for asked in (None, True):
+            if admitted or (method == "GET" and asked is None):
+                rules.check_anti_csrf(request, session(), "cookie", method, asked)
+            else:
+                with pytest.raises(TryRefreshToken):
+                    rules.check_anti_csrf(request, session(), "cookie", method, asked)
+
+
+def test_pages_of_the_same_site_are_ours_where_the_cookies_are_shared() -> None:
+    request = incoming("sRefreshToken=r", origin="https://other.example.com", sec_fetch_site="same-site")
+    for domain, admitted in ((".example.com", True), (None, False)):
+        rules = Transport(config(website_domain="https://api.example.com", cookie_domain=domain))
+        assert transport.is_foreign(request, rules.website(request)) is not admitted
+
+
+@pytest.mark.parametrize(
+    ("page", "origin"),
+    [("https://Example.org:443", "https://example.org"), ("http://example.org:80", "http://example.org"),
+     ("https://example.org:80", "https://example.org:80"), ("https://example.org:8443", "https://example.org:8443")],
+)  # fmt: skip
+def test_an_origin_is_compared_as_browsers_write_it(page: str, origin: str) -> None:
+    rules = Transport(config(website_domain=page))
+    for known in (rules.website(incoming()), Rules(origins=[page]).website(incoming())):
+        assert not transport.is_foreign(incoming(origin=origin, sec_fetch_site="cross-site"), known)
+        assert transport.is_foreign(incoming(origin=origin + "0", sec_fetch_site="cross-site"), known)
+
+
+def test_a_gateway_that_knows_no_origins_goes_by_the_anti_csrf_mode_alone() -> None:
+    request = incoming(rid="anti-csrf", origin="https://evil.example", sec_fetch_site="cross-site")
+    Rules().check_anti_csrf(request, session(), "cookie", "POST", None)
+    with pytest.raises(TryRefreshToken):
+        Rules(origins=[OURS]).check_anti_csrf(request, session(), "cookie", "POST", None)
 
 
 # --- what goes out ------------------------------------------------------------------------------------------------
@@ -627,10 +923,62 @@ def test_a_refresh_by_header_clears_a_refresh_cookie_that_came_too() -> None:
     assert headers["st-refresh-token"] == ["r-1"]
 
 
-def test_a_refresh_expires_the_legacy_cookie() -> None:
-    out = outgoing(incoming("sIdRefreshToken=x; sRefreshToken=r"))
-    out.refreshed(issued(), "cookie")
-    assert f"sIdRefreshToken=; Path=/; Expires={LONG_AGO}; HttpOnly; Secure; SameSite=Lax" in written(out)["set-cookie"]
+LEGACY = f"sIdRefreshToken=; Path=/; Expires={LONG_AGO}; HttpOnly; Secure; SameSite=Lax"
+
+
+@pytest.mark.parametrize("transfer", ["cookie", "header"])
+def test_a_refresh_or_a_sign_in_expires_the_legacy_cookie_wherever_it_may_be(transfer: Any) -> None:
+    """Else every call would be answered with "try refresh token" for ever."""
+    for is_new in (True, False):
+        out = outgoing(incoming("sIdRefreshToken=x; sRefreshToken=r"))
+        (out.created if is_new else out.refreshed)(issued(), transfer)
+        cookies = written(out)["set-cookie"]
+        assert LEGACY in cookies
+        assert any(cookie.startswith("sIdRefreshToken=; Domain=example.com; Path=/;") for cookie in cookies)
+
+
+@pytest.mark.parametrize(
+    ("error", "expires"),
+    [
+        (Unauthorised(), True),
+        (TokenTheftDetected(handle="h", user_id="u", tenant="public", reuse="older"), True),
+        (DuplicateCookies(), True),
+        (Unauthorised(clear_tokens=False), False),
+        (TryRefreshToken(), False),
+        (TooManyRefreshes(retry_after=1), False),
+        (ClaimValidationFailed([]), False),
+        (StoreUnavailable(), False),
+    ],
+)
+def test_the_legacy_cookie_goes_with_whatever_clears(error: FastVerifyError, expires: bool) -> None:
+    for sent in (True, False):
+        out = outgoing(incoming("sIdRefreshToken=x") if sent else None)
+        out.failed(error)
+        assert (LEGACY in written(out).get("set-cookie", ())) is (sent and expires)
+
+
+@pytest.mark.parametrize("mode", ["NONE", "VIA_TOKEN"])
+def test_a_move_sets_one_transport_and_clears_the_other(mode: str) -> None:
+    out = outgoing(incoming("sAccessToken=a"), anti_csrf=mode)
+    out.moved(issued(), "header")
+    headers = written(out)
+    assert [cookie.partition(";")[0] for cookie in headers["set-cookie"]] == ALL
+    assert (headers["st-access-token"], headers["st-refresh-token"]) == (["a.b.c"], ["r-1"])
+    assert headers["front-token"] == ["Zg=="] and "anti-csrf" not in headers
+    token = UUID if mode == "VIA_TOKEN" else None
+    out = outgoing(incoming(authorization="Bearer a"), anti_csrf=mode)
+    out.moved(issued(anti_csrf=token), "cookie")
+    headers = written(out)
+    assert [cookie.partition(";")[0] for cookie in headers["set-cookie"]] == ["sAccessToken=a.b.c", "sRefreshToken=r-1"]
+    assert (headers["st-access-token"], headers["st-refresh-token"]) == ([""], [""])
+    assert headers["front-token"] == ["Zg=="] and headers.get("anti-csrf") == ([token] if token else None)
+
+
+def test_a_move_that_is_too_large_for_a_cookie_changes_nothing() -> None:
+    out = outgoing(incoming(authorization="Bearer a"))
+    with pytest.raises(ConfigError, match="browsers drop"):
+        out.moved(issued(access="a" * 5000), "cookie")
+    assert not out
 
 
 ALL = ["sAccessToken=", "sRefreshToken="]
@@ -726,10 +1074,11 @@ def test_a_response_with_nothing_queued_is_left_alone() -> None:
 
 
 class Jar:
-    """A browser's cookies as RFC 6265 section 5.3 keeps them: by name, domain and path."""
+    """A browser's cookies as RFC 6265 section 5.3 keeps them: by name, domain and path; and by partition."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, partitions: bool = True) -> None:
         self.host = host
+        self.partitions = partitions
         self.cookies: dict[tuple[str, str, str], str] = {}
 
     def take(self, out: Outgoing) -> None:
@@ -741,14 +1090,18 @@ class Jar:
             if domain and self.host != domain and not self.host.endswith("." + domain):
                 continue
             key = (name, "*." + domain if domain else self.host, given["Path"])
-            if given["Expires"] == LONG_AGO:
+            if self.partitions and "Partitioned" in given:
+                key = (name + " (partitioned)", *key[1:])
+            if given.get("Expires") == LONG_AGO:
                 self.cookies.pop(key, None)
             else:
                 self.cookies[key] = value
 
     def header(self, path: str = "/auth/session/refresh") -> str:
-        sent = [(n, v) for (n, _, p), v in self.cookies.items() if p == "/" or path.startswith(p)]
-        return "; ".join(f"{name}={value}" for name, value in sent)
+        """What it sends to a path (RFC 6265 section 5.1.4)."""
+        found = self.cookies.items()
+        sent = [(n, v) for (n, _, p), v in found if path == p or path.startswith(p.rstrip("/") + "/")]
+        return "; ".join(f"{name.partition(' ')[0]}={value}" for name, value in sent)
 
 
 DOMAINS = [None, ".example.com", "api.example.com", "v1.api.example.com"]
@@ -815,6 +1168,132 @@ def test_a_development_machine_has_no_domains_to_clear(api: str) -> None:
     out = outgoing(incoming("sAccessToken=a; sAccessToken=b"), api_domain=api, website_domain=api)
     out.refreshed(issued(), "cookie")
     assert len(written(out)["set-cookie"]) == 2
+
+
+@pytest.mark.parametrize("knows_partitions", [True, False])
+@pytest.mark.parametrize("former", [True, False])
+def test_after_a_change_of_partitioned_one_refresh_leaves_one_cookie_of_each_name(
+    former: bool, knows_partitions: bool
+) -> None:
+    jar = Jar("api.example.com", knows_partitions)
+    for partitioned in (former, not former):
+        out = outgoing(cookie_partitioned=partitioned)
+        out.created(issued(), "cookie")
+        jar.take(out)
+    assert len(jar.cookies) == (4 if knows_partitions else 2)
+    if not knows_partitions:
+        return
+    out = outgoing(incoming(jar.header()), cookie_partitioned=not former)
+    out.refreshed(issued(), "cookie")
+    jar.take(out)
+    assert len(jar.cookies) == 2 and all("partitioned" in name for name, *_ in jar.cookies) is not former
+
+
+@pytest.mark.parametrize("base", ["/auth", "/api/auth"])
+def test_after_a_change_of_the_access_cookies_path_one_refresh_leaves_one(base: str) -> None:
+    """Also where the refresh route, above the new path, is sent the former one alone."""
+    jar = Jar("api.example.com")
+    for path in ("/", "/api"):
+        out = outgoing(access_cookie_path=path, api_base_path=base)
+        out.created(issued(), "cookie")
+        jar.take(out)
+    assert jar.header("/api/me").count("sAccessToken") == 2
+    out = outgoing(incoming(jar.header(f"{base}/session/refresh")), access_cookie_path="/api", api_base_path=base)
+    out.refreshed(issued(), "cookie")
+    jar.take(out)
+    assert jar.header("/api/me").count("sAccessToken") == 1
+    out = outgoing(incoming(jar.header(f"{base}/session/refresh")), access_cookie_path="/api", api_base_path=base)
+    out.refreshed(issued(), "cookie")
+    assert len(written(out)["set-cookie"]) == 2  # and it is over
+
+
+def test_a_host_cookie_has_no_twin() -> None:
+    out = outgoing(incoming("__Host-at=a; __Host-at=b; sRefreshToken=r"), access_cookie_name="__Host-at")
+    out.refreshed(issued(), "cookie")
+    assert not any("Domain" in cookie for cookie in written(out)["set-cookie"] if cookie.startswith("__Host-at"))
+
+
+@pytest.mark.parametrize("older", ["", ".example.com", "api.example.com"])
+def test_the_older_domain_is_among_the_places_that_are_cleared(older: str) -> None:
+    out = outgoing(
+        incoming("sRefreshToken=a; sRefreshToken=b"),
+        api_domain="https://v1.api.example.com",
+        cookie_domain="v1.api.example.com",
+        older_cookie_domain=older,
+    )
+    out.refreshed(issued(), "cookie")
+    place = f"; Domain={older.lstrip('.')}" if older else ""
+    assert any(cookie.startswith(f"sRefreshToken={place}; Path=/auth") for cookie in written(out)["set-cookie"])
+
+
+def test_an_older_domain_on_a_development_machine() -> None:
+    out = outgoing(
+        incoming("sRefreshToken=a; sRefreshToken=b"),
+        api_domain="http://localhost:8000",
+        website_domain="http://localhost:3000",
+        older_cookie_domain="localhost",
+    )
+    out.refreshed(issued(), "cookie")
+    assert any("Domain=localhost" in cookie for cookie in written(out)["set-cookie"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"older_cookie_domain": ".example.org"}, "older_cookie_domain"),
+        ({"older_cookie_domain": "a b"}, "older_cookie_domain"),
+        ({"older_cookie_domain": ""}, "older_cookie_domain"),  # that is where they are now
+        ({"older_cookie_domain": "example.com", "cookie_domain": ".example.com"}, "older_cookie_domain"),
+    ],
+)
+def test_an_older_domain_that_cannot_be_one_is_refused_at_start(settings: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Transport(config(**settings))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("cookies", "bearer", "forced", "refused"),
+    [
+        ("sRefreshToken=a; sRefreshToken=b", "", None, ["sRefreshToken"]),
+        ("sRefreshToken=a; sRefreshToken=a", "", None, ["sRefreshToken"]),
+        ("sAccessToken=a; sAccessToken=b; sRefreshToken=r", "", None, ["sAccessToken"]),
+        ("sAccessToken=a; sAccessToken=b", "Bearer r", None, ["sAccessToken"]),
+        ("sRefreshToken=a; sRefreshToken=b", "", "cookie", ["sRefreshToken"]),
+        ("sRefreshToken=a; sRefreshToken=b", "Bearer r", "header", None),
+        ("sRefreshToken=a; sRefreshToken=", "", None, None),
+        ("sRefreshToken=a; sAccessToken=a", "", None, None),
+    ],
+)
+@pytest.mark.parametrize("older", [None, ".example.com"])
+def test_duplicates_are_refused_where_that_is_asked_for(
+    cookies: str, bearer: str, forced: Any, refused: list[str] | None, older: str | None
+) -> None:
+    request = incoming(cookies, authorization=bearer)
+    settings = {"duplicate_cookies": "refuse", "token_transfer_method": forced, "older_cookie_domain": older}
+    rules = Transport(config(**settings))
+    if refused is None:
+        assert rules.refresh_tokens(request)
+        return
+    with pytest.raises(DuplicateCookies) as caught:
+        rules.refresh_tokens(request)
+    out = Outgoing(rules, request)
+    out.failed(caught.value)
+    reply, headers = rules.reply(caught.value), written(out)
+    if older is None:
+        assert reply.status == 500 and "The request contains multiple session cookies." in reply.body.decode()
+        assert headers == {}
+    else:
+        assert reply.status == 200 and list(json.loads(reply.body)) == ["message"]
+        names = [cookie.partition("=; Domain=.example.com; Path=")[0] for cookie in headers.pop("set-cookie")]
+        assert names == refused and set(headers) == {"cache-control"}
+
+
+def test_a_foreign_page_is_told_nothing_of_duplicates() -> None:
+    rules = Transport(config(duplicate_cookies="refuse", older_cookie_domain=".example.com"))
+    with pytest.raises(Unauthorised) as caught:
+        rules.refresh_tokens(incoming("sRefreshToken=a; sRefreshToken=b", origin="https://evil.example"))
+    assert not caught.value.clear_tokens
 
 
 # --- replies ------------------------------------------------------------------------------------------------------

@@ -15,34 +15,23 @@ All that a request has queued is in its own scope; nothing is shared between req
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypedDict, Unpack, cast
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Unpack
 
-from ..errors import (
-    ClaimValidationFailed,
-    ConfigError,
-    DuplicateCookies,
-    FastVerifyError,
-    SessionError,
-    StoreUnavailable,
-    TokenTheftDetected,
-    TooManyRefreshes,
-    TryRefreshToken,
-    Unauthorised,
-)
+from ..errors import FastVerifyError, SessionError, StoreUnavailable
 from ..manager import AsyncSessions
-from ..transport import Reply, Rules, Transport, json_reply, public_reply
+from ..session_claims import GeneralValidators
+from ..steps import run_async
+from ..transport import Reply, Rules
 from ..verifier import SessionVerifier
-from .request import SESSION, GatewayContext, Message, RequestContext, RequestSession, Scope
+from .http import ROUTES, Hooks, HttpSessions
+from .request import CONTEXT, SESSION, GatewayContext, RequestContext, RequestSession
 
 __all__ = [
     "CONTEXT",
     "ROUTES",
     "SESSION",
     "ASGIApp",
-    "GatewayContext",
-    "Hook",
     "Hooks",
     "HttpSessions",
     "Message",
@@ -52,121 +41,21 @@ __all__ = [
     "Scope",
     "Send",
     "SessionMiddleware",
+    "answer_app",
     "context_of",
     "reply_app",
     "require_session",
     "route_path",
 ]
 
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Gets the request (here its scope, in a framework its request object) and the error; returns the response, as an ASGI
-#: application such as a Starlette response, or an awaitable of one. Tokens have been cleared by then.
-Hook = Callable[[Any, Any], Any]
-
-#: The routes that the middleware can serve.
-ROUTES = ("refresh", "signout", "jwks", "discovery")
-CONTEXT = "fastverify"
-
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
-
-
-class Hooks(TypedDict, total=False):
-    """Responses of your own in the place of ours; statuses must stay those that the client is configured for."""
-
-    on_unauthorised: Hook
-    on_try_refresh_token: Hook
-    on_token_theft_detected: Hook
-    on_claim_validation_failed: Hook
-    on_too_many_refreshes: Hook
-    on_store_unavailable: Hook
-
-
-_HOOKED: dict[str, tuple[type[FastVerifyError], ...]] = {
-    "on_unauthorised": (Unauthorised, DuplicateCookies),
-    "on_try_refresh_token": (TryRefreshToken,),
-    "on_token_theft_detected": (TokenTheftDetected,),
-    "on_claim_validation_failed": (ClaimValidationFailed,),
-    "on_too_many_refreshes": (TooManyRefreshes,),
-    "on_store_unavailable": (StoreUnavailable,),
-}
-
-
-class HttpSessions:
-    """What all requests of one application share; immutable.
-
-    Raises:
-        ConfigError: cookie settings that no browser accepts, an unknown route or hook.
-    """
-
-    def __init__(
-        self, sessions: AsyncSessions | SessionVerifier, routes: Iterable[str], rules: Rules | None, hooks: Hooks
-    ) -> None:
-        if not isinstance(sessions, AsyncSessions | SessionVerifier):
-            raise TypeError("sessions must be AsyncSessions, or a SessionVerifier to verify only")
-        self.sessions = sessions
-        self.rules = Transport(sessions.config) if isinstance(sessions, AsyncSessions) else rules or Rules()
-        #: (method, path) -> name of the route.
-        self.routes: dict[tuple[str, str], str] = {}
-        if isinstance(self.rules, Transport):
-            for name in routes:
-                if name not in ROUTES:
-                    raise ConfigError("routes", f"{name!r} is none of {', '.join(ROUTES)}")
-                self.routes[self.rules.routes[name]] = name
-        self._hooks: dict[type[FastVerifyError], Hook] = {}
-        for name, hook in cast(dict[str, Hook], hooks).items():
-            if name not in _HOOKED:
-                raise ConfigError(name, f"is no hook; there are {', '.join(_HOOKED)}")
-            self._hooks |= {error: hook for error in _HOOKED[name]}
-
-    def open(self, scope: Scope) -> GatewayContext:
-        """Begin a request."""
-        if isinstance(self.sessions, AsyncSessions) and isinstance(self.rules, Transport):
-            context: GatewayContext = RequestContext(self.sessions, self.rules, scope)
-        else:
-            context = GatewayContext(self.sessions, self.rules, scope)
-        scope[CONTEXT] = context
-        return context
-
-    async def serve(self, route: str, context: RequestContext) -> Reply:
-        """Answer one of our own routes."""
-        match route:
-            case "refresh":
-                await context.refresh()
-                return json_reply(200, {})
-            case "signout":
-                await context.sign_out()
-                return json_reply(200, {"status": "OK"})
-            case "jwks":
-                jwks = await context.sessions.jwks()
-                return public_reply(jwks, context.sessions.jwks_max_age())
-            case _:
-                document = await context.sessions.openid_configuration()
-                return public_reply(document, context.sessions.jwks_max_age())
-
-    async def respond(self, request: Any, context: GatewayContext, error: FastVerifyError) -> ASGIApp:
-        """The response to an error, as an ASGI application."""
-        context.failed(error)
-        hook = next((self._hooks[kind] for kind in type(error).__mro__ if kind in self._hooks), None)
-        if hook is None:
-            response = reply_app(self.rules.reply(error))
-        else:
-            response = hook(request, error)
-            if inspect.isawaitable(response):
-                response = await response
-
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "websocket" and (
-                context.started or "websocket.http.response" not in scope.get("extensions", {})
-            ):
-                await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
-            else:
-                await response(scope, receive, send)
-
-        return answer
 
 
 class SessionMiddleware:
@@ -178,7 +67,9 @@ class SessionMiddleware:
         routes: those of ``ROUTES`` to serve; the others fall through to the application.
         rules: with a SessionVerifier: how sessions arrive. AsyncSessions knows it from its configuration.
         eager: verify at once, for ``scope["fastverify.session"]``. False: only when the application asks.
-        hooks: see ``Hooks``.
+        validators: of the claims of every session that is asked for; a list, or a function of the session. With
+            ``eager`` they are asked at once, and ``require_session`` raises what they say.
+        hooks: see ``Hooks``; a response is an ASGI application here, such as a Starlette response.
 
     Raises:
         ConfigError: as ``HttpSessions``.
@@ -192,36 +83,42 @@ class SessionMiddleware:
         routes: Iterable[str] = ROUTES,
         rules: Rules | None = None,
         eager: bool = True,
+        validators: GeneralValidators = (),
         **hooks: Unpack[Hooks],
     ) -> None:
         self.app = app
         self._eager = eager
-        self._http = HttpSessions(sessions, routes, rules, hooks)
+        self._http = HttpSessions(sessions, AsyncSessions, routes, rules, hooks, validators)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        context = self._http.open(scope)
+        is_socket = scope["type"] == "websocket"
+        context = self._http.open(scope["headers"], "GET" if is_socket else scope["method"], scope, is_socket)
 
-        async def send_with_tokens(message: Message) -> None:
+        def send_with_tokens(
+            message: Message,
+        ) -> Awaitable[None]:  # no coroutine of its own: called twice a request
             if message["type"] in _STARTS:
                 context.started = True
-                message = context.write(message)
-            await send(message)
+                if context.has_queued:
+                    message = {**message, "headers": context.write(message.get("headers", ()))}
+            return send(message)
 
-        route = self._http.routes.get((scope["method"], route_path(scope))) if scope["type"] == "http" else None
+        route = None if is_socket else self._http.routes.get((scope["method"], route_path(scope)))
         try:
             if route is not None and isinstance(context, RequestContext):
-                await reply_app(await self._http.serve(route, context))(scope, receive, send_with_tokens)
+                reply = await run_async(self._http.serve(route, context))
+                await reply_app(reply)(scope, receive, send_with_tokens)
                 return
             if self._eager:
-                scope[SESSION] = context.look()
+                await run_async(context.look_steps()) if self._http.validators else context.look()
             await self.app(scope, receive, send_with_tokens)
         except (SessionError, StoreUnavailable) as error:
-            if context.started and scope["type"] == "http":
+            if context.started and not is_socket:
                 raise
-            response = await self._http.respond(scope, context, error)
+            response = await answer_app(self._http, scope, context, error)
             await response(scope, receive, send_with_tokens)
 
 
@@ -247,6 +144,23 @@ def context_of(scope: Scope) -> RequestContext:
     if not isinstance(context, RequestContext):
         raise RuntimeError("no session middleware with AsyncSessions is around this application")
     return context
+
+
+async def answer_app(http: HttpSessions, request: Any, context: GatewayContext, error: FastVerifyError) -> ASGIApp:
+    """The answer to an error as an ASGI application, which also refuses a WebSocket."""
+    response = await run_async(http.respond(request, context, error))
+    if isinstance(response, Reply):
+        response = reply_app(response)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and (
+            context.started or "websocket.http.response" not in scope.get("extensions", {})
+        ):
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+        else:
+            await response(scope, receive, send)
+
+    return answer
 
 
 def reply_app(reply: Reply) -> ASGIApp:

@@ -1,43 +1,85 @@
 """One request's dealings with sessions: what it may ask of them, and what its response will carry of them.
 
-For asynchronous frameworks. It joins two halves that do not know each other: the rules (``transport``, pure) and the
-sessions (``manager``, which do I/O). Every request has a context of its own; nothing is shared between requests.
+It joins two halves that do not know each other: the rules (``transport``, pure) and the sessions (``manager``, which do
+I/O). Every request has a context of its own; nothing is shared between requests. What a context does is written once,
+as steps; ``RequestContext`` awaits them for asynchronous frameworks, ``SyncRequestContext`` runs them for the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import Any, Unpack
+from typing import Any, ClassVar, TypeVar, Unpack
 
 from .._core import Claims
 from ..config import TransferMethod
-from ..errors import ConfigError, FastVerifyError, SessionError, StoreUnavailable, Unauthorised
-from ..manager import AsyncSessions, CreateOptions
+from ..errors import (
+    ClaimValidationFailed,
+    ConfigError,
+    FastVerifyError,
+    SessionError,
+    StoreUnavailable,
+    Unauthorised,
+)
+from ..manager import AsyncSessions, CreateOptions, Sessions
 from ..session import Session
-from ..transport import Incoming, Outgoing, Rules, Transport
+from ..session_claims import (
+    AUTH_TIME,
+    GeneralValidators,
+    RouteValidators,
+    SessionClaim,
+    Validators,
+    check,
+    chosen,
+    fetched,
+    given,
+)
+from ..steps import Steps, run, run_async
+from ..transport import Header, Incoming, Outgoing, Rules, Transport
 from ..verifier import SessionVerifier
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-#: Where a scope holds the session.
+C = TypeVar("C", bound="RequestSteps")
+
+#: Where a request's keep holds its session, and its context.
 SESSION = "fastverify.session"
+CONTEXT = "fastverify"
 
 
 class GatewayContext:
-    """One request that is only verified."""
+    """One request that is only verified.
 
-    __slots__ = ("_scope", "_verifier", "error", "incoming", "rules", "started")
+    Args:
+        verifier: what verifies.
+        rules: how sessions arrive.
+        headers: raw pairs with lower-case names.
+        http_method: of the request.
+        keep: the request's own mapping, such as an ASGI scope: its session and this context are put there.
+        is_socket: the request is a WebSocket handshake.
+    """
 
-    def __init__(self, verifier: SessionVerifier | AsyncSessions, rules: Rules, scope: Scope) -> None:
+    # One of these for every request: what most requests leave alone is an attribute of the class, and costs nothing.
+
+    #: Why there is no session, where it was looked for.
+    error: FastVerifyError | None = None
+    #: Whether the response has begun, so that nothing more can be put on it.
+    started = False
+
+    def __init__(
+        self,
+        verifier: SessionVerifier | Sessions | AsyncSessions,
+        rules: Rules,
+        headers: Iterable[Header],
+        http_method: str,
+        keep: MutableMapping[str, Any],
+        is_socket: bool = False,
+    ) -> None:
         self._verifier = verifier
-        self._scope = scope
+        self._http_method = http_method
+        self._is_socket = is_socket
+        self._keep = keep
         self.rules = rules
-        self.incoming = Incoming(scope["headers"])
-        #: Why there is no session, where it was looked for.
-        self.error: FastVerifyError | None = None
-        #: Whether the response has begun, so that nothing more can be put on it.
-        self.started = False
+        self.incoming = Incoming(headers)
+        keep[CONTEXT] = self
 
     def identify(self, check_anti_csrf: bool | None = None) -> tuple[Session, TransferMethod]:
         """The verified session of this request, and what carried it.
@@ -45,48 +87,72 @@ class GatewayContext:
         Raises:
             Unauthorised, TryRefreshToken, StoreUnavailable: as ``verify`` does; ``clear_tokens`` is False if none came.
         """
-        is_socket = self._scope["type"] == "websocket"
-        http_method = "GET" if is_socket else self._scope["method"]
-        for token, transfer in self.rules.access_tokens(self.incoming, http_method):
+        for token, transfer in self.rules.access_tokens(self.incoming, self._http_method):
             try:
                 session = self._verifier.verify(token)
             except Unauthorised as error:
                 if error.clear_tokens:
                     raise
                 continue  # not a session's token; the next may be
-            if is_socket:
+            if self._is_socket:
                 self.rules.admit_socket(self.incoming, transfer)
-            self.rules.check_anti_csrf(self.incoming, session, transfer, http_method, check_anti_csrf)
+            self.rules.check_anti_csrf(self.incoming, session, transfer, self._http_method, check_anti_csrf)
             return session, transfer
         raise Unauthorised("no session token came with the request", clear_tokens=False)
 
     def look(self) -> Any:
-        """The session, or None; ``error`` then says why."""
+        """Put the session, or None, into the request's keep, and return it; ``error`` then says why there is none."""
+        session = None
         try:
-            return self.identify()[0]
+            session = self._found(*self.identify())
         except (SessionError, StoreUnavailable) as error:
             self.error = error
-            return None
+        self._keep[SESSION] = session
+        return session
+
+    def look_steps(self) -> Steps[None]:
+        """``look``, and the validators of the application: none here, for a gateway could not refetch their claims."""
+        self.look()
+        yield from ()
 
     def failed(self, error: FastVerifyError) -> None:
         """Clear what an error clears: nothing here, for a gateway does not know where the cookies live."""
 
-    def write(self, message: Message) -> Message:
-        """The message that starts the response, with what this request has queued in its headers."""
-        return message
+    @property
+    def has_queued(self) -> bool:
+        """Whether the response is to carry anything of sessions."""
+        return False
+
+    def write(self, headers: Iterable[Header]) -> list[Header]:
+        """The headers of the response, with what this request has queued."""
+        return list(headers)
+
+    def _found(self, session: Session, transfer: TransferMethod) -> Any:
+        return session
 
 
-class RequestContext(GatewayContext):
-    """One request's dealings with sessions, and what its response will carry of them."""
+class RequestSteps(GatewayContext):
+    """What a request may ask of a session service, as steps. The two classes below take them."""
 
-    __slots__ = ("_current", "_outgoing", "sessions", "transport")
+    #: The session that was found or started last; None: none yet.
+    current: Any = None
+    _outgoing: Outgoing | None = None
+    _session_type: ClassVar[type[RequestSessionSteps]]
 
-    def __init__(self, sessions: AsyncSessions, transport: Transport, scope: Scope) -> None:
-        super().__init__(sessions, transport, scope)
+    def __init__(
+        self,
+        sessions: Sessions | AsyncSessions,
+        transport: Transport,
+        headers: Iterable[Header],
+        http_method: str,
+        keep: MutableMapping[str, Any],
+        is_socket: bool = False,
+        validators: GeneralValidators = (),
+    ) -> None:
+        super().__init__(sessions, transport, headers, http_method, keep, is_socket)
+        self._validators = validators
         self.sessions = sessions
         self.transport = transport
-        self._outgoing: Outgoing | None = None
-        self._current: RequestSession | None = None
 
     @property
     def outgoing(self) -> Outgoing:
@@ -95,96 +161,97 @@ class RequestContext(GatewayContext):
             self._outgoing = Outgoing(self.transport, self.incoming)
         return self._outgoing
 
-    def look(self) -> RequestSession | None:
-        try:
-            return self._register(*self.identify())
-        except (SessionError, StoreUnavailable) as error:
-            self.error = error
-            return None
+    def failed(self, error: FastVerifyError) -> None:
+        self.outgoing.failed(error)
 
-    async def session(
-        self, *, required: bool = True, check_anti_csrf: bool | None = None, strict: bool = False
-    ) -> RequestSession | None:
-        """The session of this request.
+    @property
+    def has_queued(self) -> bool:
+        return self._outgoing is not None
+
+    def write(self, headers: Iterable[Header]) -> list[Header]:
+        return self.outgoing.write(headers)
+
+    def turned(self, kind: type[C], sessions: Any) -> C:
+        """The same request for code of the other kind, asynchronous or blocking; both write one response.
 
         Args:
-            required: False: None where no session's token came. One that has expired, or lacks its proof against CSRF,
-                still raises.
-            check_anti_csrf: None: for every method but GET.
-            strict: also ask the store whether the session lives.
-
-        Raises:
-            Unauthorised, TryRefreshToken, StoreUnavailable: what the client is to be told.
+            kind: of the new context, which takes this one's place in the request's keep.
+            sessions: whose calls are of that kind.
         """
-        with self._clearing():
+        other = kind(sessions, self.transport, (), self._http_method, self._keep, self._is_socket, self._validators)
+        other.incoming, other._outgoing = self.incoming, self.outgoing
+        other.error, other.started = self.error, self.started
+        if self.current is not None:
+            other._found(self.current.session, self.current._transfer)
+        return other
+
+    def session_steps(
+        self, required: bool, check_anti_csrf: bool | None, strict: bool, validators: RouteValidators | None = None
+    ) -> Steps[Any]:
+        """``session``."""
+        with self.clearing():
             try:
                 session, transfer = self.identify(check_anti_csrf)
-                if strict:
-                    session = await self.sessions.verify_strict(session.access_token)
-                return self._register(session, transfer)
+                issued = (yield self.sessions.recheck(session)) if strict else None
+                if issued is not None:
+                    session = issued.session
+                    if not self.started:
+                        self.outgoing.reissued(issued, transfer)
             except Unauthorised as error:
                 if required or error.clear_tokens:
                     raise
                 return None
+        found = self._session_type(self, session, transfer)
+        yield from self._check_claims(found, validators)
+        return self._keep_session(found)
 
-    async def sign_in(self, user_id: str, **create: Unpack[CreateOptions]) -> RequestSession:
-        """Start a session for a user whom you have authenticated; its tokens go to this request's response.
+    def look_steps(self) -> Steps[None]:
+        session = self.look()
+        if session is not None:
+            try:
+                yield from self._check_claims(session, None)
+            except (SessionError, StoreUnavailable) as error:
+                self.error = error
+                self._keep_session(None)
 
-        Args:
-            user_id: the user.
-            create: as for ``AsyncSessions.create``. Unless given, ``previous`` is the request's former session, and
-                ``anti_csrf`` what the configuration says.
-
-        Raises:
-            StoreUnavailable: nobody has been signed in.
-            ConfigError: the payload is too large for a cookie, or browsers would refuse the cookies.
-        """
+    def sign_in_steps(self, user_id: str, create: CreateOptions) -> Steps[Any]:
+        """``sign_in``."""
         self._check_open()
         transfer = self.transport.creation_method(self.incoming)
         create.setdefault("anti_csrf", self.transport.binds_anti_csrf(transfer))
         if "previous" not in create:
             create["previous"] = self._former_handle()
-        issued = await self.sessions.create(user_id, **create)
+        issued = yield self.sessions.create(user_id, **create)
         try:
             self.outgoing.created(issued, transfer)
         except ConfigError:
-            await self.sessions.revoke(issued.session.handle)
+            yield self.sessions.revoke(issued.session.handle)
             raise
-        return self._register(issued.session, transfer)
+        return self._found(issued.session, transfer)
 
-    async def refresh(self) -> RequestSession:
-        """Exchange the refresh token of this request; the new tokens go as it came.
-
-        Raises:
-            Unauthorised, DuplicateCookies, TokenTheftDetected, TooManyRefreshes, StoreUnavailable: as ``refresh`` does.
-            ConfigError: the payload has grown too large for a cookie.
-        """
+    def refresh_steps(self) -> Steps[Any]:
+        """``refresh``."""
         self._check_open()
-        with self._clearing():
+        with self.clearing():
             token, transfer = self._refresh_token()
-            issued = await self.sessions.refresh(token, anti_csrf_token=self.incoming.get(b"anti-csrf"))
+            issued = yield self.sessions.refresh(token, anti_csrf_token=self.incoming.get(b"anti-csrf"))
         self.outgoing.refreshed(issued, transfer)
-        return self._register(issued.session, transfer)
+        return self._found(issued.session, transfer)
 
-    async def sign_out(self) -> None:
-        """End the session of this request.
+    def sign_out_steps(self) -> Steps[None]:
+        """``sign_out``."""
+        with self.clearing():
+            session, transfer = self.identify(check_anti_csrf=True)
+        yield from self._found(session, transfer).revoke_steps()
 
-        Raises:
-            Unauthorised, TryRefreshToken, StoreUnavailable: as ``session`` does.
-        """
-        with self._clearing():
-            session, transfer = self.identify()
-            if transfer == "cookie":
-                self.transport.refuse_cross_site(self.incoming)
-        await self._register(session, transfer).revoke()
-
-    def failed(self, error: FastVerifyError) -> None:
-        self.outgoing.failed(error)
-
-    def write(self, message: Message) -> Message:
-        if self._outgoing is None:
-            return message
-        return {**message, "headers": self._outgoing.write(message.get("headers", ()))}
+    @contextmanager
+    def clearing(self) -> Iterator[None]:
+        """Clearing is queued before anybody can handle the error, so that no handler can forget it."""
+        try:
+            yield
+        except SessionError as error:
+            self.failed(error)
+            raise
 
     def _refresh_token(self) -> tuple[str, TransferMethod]:
         presented = self.transport.refresh_tokens(self.incoming)
@@ -195,37 +262,35 @@ class RequestContext(GatewayContext):
 
     def _former_handle(self) -> str | None:
         """The handle of the session that a sign-in replaces; a token that does not verify says nothing."""
-        if self._current is not None:
-            return self._current.handle
+        if self.current is not None:
+            return str(self.current.handle)
         try:
             return self.identify(check_anti_csrf=False)[0].handle
         except (SessionError, StoreUnavailable):
             return None
 
-    def _register(self, session: Session, transfer: TransferMethod) -> RequestSession:
-        self._current = self._scope[SESSION] = RequestSession(self, session, transfer)
-        return self._current
+    def _check_claims(self, session: RequestSessionSteps, validators: RouteValidators | None) -> Steps[None]:
+        if validators is not None or self._validators:
+            yield from session.assert_claims_steps((yield from chosen(validators, self._validators, session)))
+
+    def _found(self, session: Session, transfer: TransferMethod) -> Any:
+        return self._keep_session(self._session_type(self, session, transfer))
+
+    def _keep_session(self, session: Any) -> Any:
+        self.current = self._keep[SESSION] = session
+        return session
 
     def _check_open(self) -> None:
         if self.started:
             raise RuntimeError("the response has begun: new tokens cannot reach the client any more")
 
-    @contextmanager
-    def _clearing(self) -> Iterator[None]:
-        """Clearing is queued before anybody can handle the error, so that no handler can forget it."""
-        try:
-            yield
-        except SessionError as error:
-            self.failed(error)
-            raise
 
-
-class RequestSession:
-    """The session of one request: what it changes goes to the store and to this request's response."""
+class RequestSessionSteps:
+    """The session of one request: its attributes, and what may be done with it as steps."""
 
     __slots__ = ("_context", "_transfer", "session")
 
-    def __init__(self, context: RequestContext, session: Session, transfer: TransferMethod) -> None:
+    def __init__(self, context: RequestSteps, session: Session, transfer: TransferMethod) -> None:
         self._context = context
         self._transfer: TransferMethod = transfer
         #: The immutable value behind this; another one after ``merge_payload``.
@@ -276,17 +341,39 @@ class RequestSession:
         """The whole verified claims set."""
         return self.session.claims
 
-    async def merge_payload(self, patch: Mapping[str, Any]) -> None:
-        """Merge into the payload; None deletes a member. The new access token goes to this request's response.
+    def get_claim(self, claim: SessionClaim) -> Any:
+        """The claim's value in the payload; None: there is none. No I/O."""
+        return claim.value_in(self.payload)
 
-        Raises:
-            Unauthorised: the session has ended.
-            StoreUnavailable: it is not known whether anything has changed.
-            ValueError: the payload is not JSON or grows too large. Nothing has changed then.
-        """
+    def assert_claims_steps(self, validators: Validators) -> Steps[None]:
+        """``assert_claims``."""
+        failures = yield from check(self, validators, self._context.sessions.now(), self.merge_payload_steps)
+        if failures:
+            raise ClaimValidationFailed(failures)
+
+    def fetch_and_set_claim_steps(self, claim: SessionClaim) -> Steps[None]:
+        """``fetch_and_set_claim``."""
+        patch = yield from fetched(claim, self, self._context.sessions.now())
+        if patch:
+            yield from self.merge_payload_steps(patch)
+
+    def set_claim_steps(self, claim: SessionClaim, value: Any) -> Steps[None]:
+        """``set_claim``."""
+        yield from self.merge_payload_steps(given(claim, value, self._context.sessions.now()))
+
+    def remove_claim_steps(self, claim: SessionClaim) -> Steps[None]:
+        """``remove_claim``."""
+        yield from self.merge_payload_steps({claim.key: None})
+
+    def reauthenticated_steps(self) -> Steps[None]:
+        """``reauthenticated``."""
+        yield from self.merge_payload_steps({AUTH_TIME: int(self._context.sessions.now())})
+
+    def merge_payload_steps(self, patch: Mapping[str, Any]) -> Steps[None]:
+        """``merge_payload``."""
         context, former = self._context, self.session
-        with context._clearing():
-            issued = await context.sessions.reissue(former, patch)
+        with context.clearing():
+            issued = yield context.sessions.reissue(former, patch)
         if issued is None:  # the access token has just expired; the client will refresh, and see the change
             return
         self.session = issued.session
@@ -296,28 +383,250 @@ class RequestSession:
             context.outgoing.reissued(issued, self._transfer)
         except ConfigError:
             self.session = former
-            await context.sessions.merge_payload(self.handle, {name: former.payload.get(name) for name in patch})
+            yield context.sessions.merge_payload(self.handle, {name: former.payload.get(name) for name in patch})
             raise
 
-    async def revoke(self) -> bool:
-        """End the session, and clear its tokens in this request's response; whether it was still there."""
-        was_there = await self._context.sessions.revoke(self.handle)
-        self._context.outgoing.clear(self._transfer)
-        return was_there
+    def move_to_steps(self, transfer: TransferMethod) -> Steps[None]:
+        """``move_to``."""
+        context = self._context
+        context._check_open()
+        transport = context.transport
+        transport.check_move(context.incoming, transfer)
+        if transfer == self._transfer:
+            return
+        with context.clearing():
+            bound = transport.binds_anti_csrf(transfer)
+            issued = yield context.sessions.redeliver(self.session, anti_csrf=bound)
+        context.outgoing.moved(issued, transfer)
+        self.session, self._transfer = issued.session, transfer
 
-    async def get_data(self) -> Any:
-        """The data kept on the server. Raises Unauthorised if the session has ended."""
-        with self._context._clearing():
-            info = await self._context.sessions.info(self.handle)
+    def revoke_steps(self) -> Steps[bool]:
+        """``revoke``."""
+        was_there = yield self._context.sessions.revoke(self.handle)
+        self._context.outgoing.clear(self._transfer)
+        return bool(was_there)
+
+    def get_data_steps(self) -> Steps[Any]:
+        """``get_data``."""
+        with self._context.clearing():
+            info = yield self._context.sessions.info(self.handle)
             if info is None:
                 raise Unauthorised("the session has ended")
         return info.data
 
-    async def set_data(self, data: Any) -> None:
-        """Replace the data kept on the server. Raises Unauthorised if the session has ended."""
-        with self._context._clearing():
-            if not await self._context.sessions.set_data(self.handle, data):
+    def set_data_steps(self, data: Any) -> Steps[None]:
+        """``set_data``."""
+        with self._context.clearing():
+            if not (yield self._context.sessions.set_data(self.handle, data)):
                 raise Unauthorised("the session has ended")
 
     def __repr__(self) -> str:
-        return f"<RequestSession of {self.session!r}>"
+        return f"<{type(self).__name__} of {self.session!r}>"
+
+
+class RequestSession(RequestSessionSteps):
+    """The session of one request: what it changes goes to the store and to this request's response."""
+
+    __slots__ = ()
+
+    async def merge_payload(self, patch: Mapping[str, Any]) -> None:
+        """Merge into the payload; None deletes a member. The new access token goes to this request's response.
+
+        Raises:
+            Unauthorised: the session has ended.
+            StoreUnavailable: it is not known whether anything has changed.
+            ValueError: the payload is not JSON or grows too large. Nothing has changed then.
+        """
+        await run_async(self.merge_payload_steps(patch))
+
+    async def assert_claims(self, validators: Validators) -> None:
+        """Demand what ``session(validators=...)`` does, in the middle of a request.
+
+        Raises:
+            ClaimValidationFailed: some fail. What has been refetched is in the response all the same.
+            Unauthorised, StoreUnavailable, ValueError: as ``merge_payload`` does, and only if anything was refetched.
+        """
+        await run_async(self.assert_claims_steps(validators))
+
+    async def fetch_and_set_claim(self, claim: SessionClaim) -> None:
+        """Fetch the claim's value, and merge it. Where there is none, what is there stays."""
+        await run_async(self.fetch_and_set_claim_steps(claim))
+
+    async def set_claim(self, claim: SessionClaim, value: Any) -> None:
+        """Merge a value, as if it had been fetched now."""
+        await run_async(self.set_claim_steps(claim, value))
+
+    async def remove_claim(self, claim: SessionClaim) -> None:
+        """Take the claim out of the payload."""
+        await run_async(self.remove_claim_steps(claim))
+
+    async def reauthenticated(self) -> None:
+        """The user has just shown who they are: ``authenticated_within`` counts from now."""
+        await run_async(self.reauthenticated_steps())
+
+    async def move_to(self, transfer: TransferMethod) -> None:
+        """Let the session go on by ``"cookie"`` or ``"header"``: its tokens are in this response, others cleared.
+
+        To scripts, "header" shows a refresh token that a cookie hid from them: do it where you would sign the user in.
+
+        Raises:
+            TryRefreshToken: the client has to refresh first; it then repeats the call by itself.
+            Unauthorised, TooManyRefreshes, StoreUnavailable: as ``refresh`` does.
+            ConfigError: tokens by this method are not read here, or browsers would not keep the cookies.
+        """
+        await run_async(self.move_to_steps(transfer))
+
+    async def revoke(self) -> bool:
+        """End the session, and clear its tokens in this request's response; whether it was still there."""
+        return await run_async(self.revoke_steps())
+
+    async def get_data(self) -> Any:
+        """The data kept on the server. Raises Unauthorised if the session has ended."""
+        return await run_async(self.get_data_steps())
+
+    async def set_data(self, data: Any) -> None:
+        """Replace the data kept on the server. Raises Unauthorised if the session has ended."""
+        await run_async(self.set_data_steps(data))
+
+
+class SyncRequestSession(RequestSessionSteps):
+    """As ``RequestSession``, for blocking frameworks."""
+
+    __slots__ = ()
+
+    def merge_payload(self, patch: Mapping[str, Any]) -> None:
+        """As ``RequestSession.merge_payload``."""
+        run(self.merge_payload_steps(patch))
+
+    def assert_claims(self, validators: Validators) -> None:
+        """As ``RequestSession.assert_claims``."""
+        run(self.assert_claims_steps(validators))
+
+    def fetch_and_set_claim(self, claim: SessionClaim) -> None:
+        """As ``RequestSession.fetch_and_set_claim``."""
+        run(self.fetch_and_set_claim_steps(claim))
+
+    def set_claim(self, claim: SessionClaim, value: Any) -> None:
+        """As ``RequestSession.set_claim``."""
+        run(self.set_claim_steps(claim, value))
+
+    def remove_claim(self, claim: SessionClaim) -> None:
+        """As ``RequestSession.remove_claim``."""
+        run(self.remove_claim_steps(claim))
+
+    def reauthenticated(self) -> None:
+        """As ``RequestSession.reauthenticated``."""
+        run(self.reauthenticated_steps())
+
+    def move_to(self, transfer: TransferMethod) -> None:
+        """As ``RequestSession.move_to``."""
+        run(self.move_to_steps(transfer))
+
+    def revoke(self) -> bool:
+        """As ``RequestSession.revoke``."""
+        return run(self.revoke_steps())
+
+    def get_data(self) -> Any:
+        """As ``RequestSession.get_data``."""
+        return run(self.get_data_steps())
+
+    def set_data(self, data: Any) -> None:
+        """As ``RequestSession.set_data``."""
+        run(self.set_data_steps(data))
+
+
+class RequestContext(RequestSteps):
+    """One request's dealings with sessions, and what its response will carry of them."""
+
+    _session_type = RequestSession
+
+    async def session(
+        self,
+        *,
+        required: bool = True,
+        check_anti_csrf: bool | None = None,
+        strict: bool = False,
+        validators: RouteValidators | None = None,
+    ) -> RequestSession | None:
+        """The session of this request.
+
+        Args:
+            required: False: None where no session's token came. One that has expired, or lacks its proof against CSRF,
+                still raises.
+            check_anti_csrf: None: for every method but GET.
+            strict: also ask the store whether the session lives. A payload that has been changed elsewhere is in this
+                session, and in a new access token in the response.
+            validators: of its claims: a list in the place of the application's, or a function of these and the session
+                that returns one; None: the application's.
+
+        Raises:
+            Unauthorised, TryRefreshToken, ClaimValidationFailed, StoreUnavailable: what the client is to be told.
+        """
+        steps = self.session_steps(required, check_anti_csrf, strict, validators)
+        session: RequestSession | None = await run_async(steps)
+        return session
+
+    async def sign_in(self, user_id: str, **create: Unpack[CreateOptions]) -> RequestSession:
+        """Start a session for a user whom you have authenticated; its tokens go to this request's response.
+
+        Args:
+            user_id: the user.
+            create: as for ``AsyncSessions.create``. Unless given, ``previous`` is the request's former session, and
+                ``anti_csrf`` what the configuration says.
+
+        Raises:
+            StoreUnavailable: nobody has been signed in.
+            ConfigError: the payload is too large for a cookie, or browsers would refuse the cookies.
+        """
+        session: RequestSession = await run_async(self.sign_in_steps(user_id, create))
+        return session
+
+    async def refresh(self) -> RequestSession:
+        """Exchange the refresh token of this request; the new tokens go as it came.
+
+        Raises:
+            Unauthorised, DuplicateCookies, TokenTheftDetected, TooManyRefreshes, StoreUnavailable: as ``refresh`` does.
+            ConfigError: the payload has grown too large for a cookie.
+        """
+        session: RequestSession = await run_async(self.refresh_steps())
+        return session
+
+    async def sign_out(self) -> None:
+        """End the session of this request.
+
+        Raises:
+            Unauthorised, TryRefreshToken, StoreUnavailable: as ``session`` does.
+        """
+        await run_async(self.sign_out_steps())
+
+
+class SyncRequestContext(RequestSteps):
+    """As ``RequestContext``, for blocking frameworks."""
+
+    _session_type = SyncRequestSession
+
+    def session(
+        self,
+        *,
+        required: bool = True,
+        check_anti_csrf: bool | None = None,
+        strict: bool = False,
+        validators: RouteValidators | None = None,
+    ) -> SyncRequestSession | None:
+        """As ``RequestContext.session``."""
+        session: SyncRequestSession | None = run(self.session_steps(required, check_anti_csrf, strict, validators))
+        return session
+
+    def sign_in(self, user_id: str, **create: Unpack[CreateOptions]) -> SyncRequestSession:
+        """As ``RequestContext.sign_in``."""
+        session: SyncRequestSession = run(self.sign_in_steps(user_id, create))
+        return session
+
+    def refresh(self) -> SyncRequestSession:
+        """As ``RequestContext.refresh``."""
+        session: SyncRequestSession = run(self.refresh_steps())
+        return session
+
+    def sign_out(self) -> None:
+        """As ``RequestContext.sign_out``."""
+        run(self.sign_out_steps())

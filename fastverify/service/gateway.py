@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from ..adapters.asgi import ASGIApp, GatewayContext, Receive, Scope, Send, reply_app
+from ..adapters.asgi import ASGIApp, Receive, Scope, Send, reply_app
+from ..adapters.request import GatewayContext
 from ..errors import FastVerifyError
 from ..manager import AsyncSessions
 from ..transport import Header, Reply, Rules, json_reply
@@ -48,9 +49,9 @@ class VerifyEndpoint:
 
     def answer(self, scope: Scope) -> Reply:
         """The verdict on the request that the gateway holds."""
-        original = {"type": "http", "method": original_method(scope), "headers": scope["headers"]}
         try:
-            session, _ = GatewayContext(self._sessions, self._rules, original).identify()
+            context = GatewayContext(self._sessions, self._rules, scope["headers"], original_method(scope), {})
+            session, _ = context.identify()
         except FastVerifyError as error:
             reply = self._rules.reply(error)
             return reply._replace(headers=[*reply.headers, *identity("", "", "")])

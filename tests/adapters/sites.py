@@ -8,8 +8,12 @@ from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, FastAPI, Request
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
-from fastverify import AsyncSessions, Unauthorised
+from fastverify import AsyncSessions, PrimitiveClaim, SessionClaimValidator, Unauthorised, authenticated_within
+from fastverify.adapters import starlette
 from fastverify.adapters.asgi import (
     ASGIApp,
     Receive,
@@ -25,6 +29,47 @@ from fastverify.adapters.fastapi import FastVerify
 from fastverify.transport import json_reply
 
 Build = Callable[..., Any]
+
+
+class Plans:
+    """What a plan claim is fetched from: anybody's plan, and how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.plan: Any = None
+        self.fetched = 0
+
+    def fetch(self, user_id: str, login_id: str, tenant: str, payload: Any) -> Any:
+        self.fetched += 1
+        return self.plan
+
+    async def fetch_async(self, user_id: str, login_id: str, tenant: str, payload: Any) -> Any:
+        return self.fetch(user_id, login_id, tenant, payload)
+
+
+PLANS = Plans()
+PLAN = PrimitiveClaim("plan", PLANS.fetch_async, default_max_age=60)
+IS_PRO = PLAN.has_value("pro")
+
+
+def and_fresh(validators: list[SessionClaimValidator], session: Any) -> list[SessionClaimValidator]:
+    """A route's function: the application's validators and one more, but for one user."""
+    return [] if session.user_id == "exempt" else [*validators, authenticated_within(300)]
+
+
+async def act_on_claims(session: RequestSession, do: str, key: str = "plan") -> Any:
+    claim = PLAN if key == "plan" else PrimitiveClaim(key)
+    match do:
+        case "fetch":
+            await session.fetch_and_set_claim(claim)
+        case "set":
+            await session.set_claim(claim, "team")
+        case "remove":
+            await session.remove_claim(claim)
+        case "assert":
+            await session.assert_claims([IS_PRO])
+        case "reauthenticate":
+            await session.reauthenticated()
+    return {"value": session.get_claim(claim)}
 
 
 def asgi_site(sessions: AsyncSessions, **options: Any) -> ASGIApp:
@@ -43,12 +88,33 @@ async def _handle(scope: Scope, context: RequestContext) -> Any:
         case "/login":
             await context.sign_in(query["user"], payload=json.loads(query.get("payload", "{}")))
             return {"ok": True}
+        case "/login-for-now":
+            await context.sign_in(query["user"], remember=False)
+            return {"ok": True}
+        case "/move":
+            session = await context.session()
+            assert session is not None
+            await session.move_to(query["to"])  # type: ignore[arg-type]
+            return described(session)
         case "/login-beside":
             await context.sign_in(query["user"], previous=None)
             return {"ok": True}
         case "/login-and-fail":
             await context.sign_in(query["user"])
             raise Unauthorised("after all")
+        case "/login-with-claims":
+            await context.sign_in(query["user"], claims=[PLAN], authenticated=True)
+            return {"ok": True}
+        case "/pro":
+            return described(await context.session(validators=[IS_PRO]))
+        case "/fresh":
+            return described(await context.session(validators=and_fresh))
+        case "/unchecked":
+            return described(await context.session(validators=[]))
+        case "/claims":
+            session = await context.session(validators=[])
+            assert session is not None
+            return await act_on_claims(session, query["do"], query.get("key", "plan"))
         case "/me":
             return described(await context.session())
         case "/maybe":
@@ -80,6 +146,102 @@ async def _handle(scope: Scope, context: RequestContext) -> Any:
     return None
 
 
+def starlette_site(sessions: AsyncSessions, **options: Any) -> Starlette:
+    """The application in Starlette."""
+    fv = starlette.FastVerify(sessions, **options)
+    app = Starlette(routes=starlette_routes(fv))
+    fv.install(app)
+    return app
+
+
+def starlette_routes(fv: starlette.FastVerify) -> list[Route]:
+    async def login(request: Request) -> Any:
+        query = request.query_params
+        await fv.sign_in(request, query["user"], payload=json.loads(query.get("payload", "{}")))
+        return JSONResponse({"ok": True})
+
+    async def login_for_now(request: Request) -> Any:
+        await fv.sign_in(request, request.query_params["user"], remember=False)
+        return JSONResponse({"ok": True})
+
+    async def login_beside(request: Request) -> Any:
+        await fv.sign_in(request, request.query_params["user"], previous=None)
+        return JSONResponse({"ok": True})
+
+    async def login_and_fail(request: Request) -> Any:
+        await fv.sign_in(request, request.query_params["user"])
+        raise Unauthorised("after all")
+
+    async def login_with_claims(request: Request) -> Any:
+        await fv.sign_in(request, request.query_params["user"], claims=[PLAN], authenticated=True)
+        return JSONResponse({"ok": True})
+
+    def showing(**how: Any) -> Any:
+        async def show(request: Request) -> Any:
+            return JSONResponse(described(await fv.session_of(request, **how)))
+
+        return show
+
+    async def claims(request: Request) -> Any:
+        session = await fv.session_of(request, validators=[])
+        assert session is not None
+        return JSONResponse(await act_on_claims(session, **request.query_params))
+
+    async def move(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        await session.move_to(request.query_params["to"])  # type: ignore[arg-type]
+        return JSONResponse(described(session))
+
+    async def merge(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        await session.merge_payload(json.loads(request.query_params["patch"]))
+        return JSONResponse(described(session))
+
+    async def revoke(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        return JSONResponse({"was_there": await session.revoke()})
+
+    async def data(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        if "put" in request.query_params:
+            await session.set_data(request.query_params["put"])
+        return JSONResponse({"data": await session.get_data()})
+
+    async def own_refresh(request: Request) -> Any:
+        return JSONResponse(described(await fv.refresh(request)))
+
+    async def own_signout(request: Request) -> Any:
+        await fv.sign_out(request)
+        return JSONResponse({"ok": True})
+
+    views: dict[str, Any] = {
+        "login": login,
+        "login-for-now": login_for_now,
+        "login-beside": login_beside,
+        "login-and-fail": login_and_fail,
+        "login-with-claims": login_with_claims,
+        "pro": showing(validators=[IS_PRO]),
+        "fresh": showing(validators=and_fresh),
+        "unchecked": showing(validators=[]),
+        "claims": claims,
+        "move": move,
+        "me": showing(),
+        "maybe": showing(required=False),
+        "strict": showing(strict=True),
+        "unguarded": showing(check_anti_csrf=False),
+        "merge": merge,
+        "revoke": revoke,
+        "data": data,
+        "own-refresh": own_refresh,
+        "own-signout": own_signout,
+    }
+    return [Route(f"/{name}", view, methods=["GET", "POST"]) for name, view in views.items()]
+
+
 def fastapi_site(sessions: AsyncSessions, **options: Any) -> FastAPI:
     """The application in FastAPI."""
     fv = FastVerify(sessions, **options)
@@ -96,6 +258,16 @@ def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
         await fv.sign_in(request, user, payload=json.loads(payload))
         return {"ok": True}
 
+    @app.post("/login-for-now")
+    async def login_for_now(request: Request, user: str) -> Any:
+        await fv.sign_in(request, user, remember=False)
+        return {"ok": True}
+
+    @app.post("/move")
+    async def move(to: str, session: Annotated[RequestSession, Depends(fv.session())]) -> Any:
+        await session.move_to(to)  # type: ignore[arg-type]
+        return described(session)
+
     @app.post("/login-beside")
     async def login_beside(request: Request, user: str) -> Any:
         await fv.sign_in(request, user, previous=None)
@@ -105,6 +277,29 @@ def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
     async def login_and_fail(request: Request, user: str) -> Any:
         await fv.sign_in(request, user)
         raise Unauthorised("after all")
+
+    @app.post("/login-with-claims")
+    async def login_with_claims(request: Request, user: str) -> Any:
+        await fv.sign_in(request, user, claims=[PLAN], authenticated=True)
+        return {"ok": True}
+
+    @app.get("/pro")
+    async def pro(session: Annotated[RequestSession, Depends(fv.session(validators=[IS_PRO]))]) -> Any:
+        return described(session)
+
+    @app.get("/fresh")
+    async def fresh(session: Annotated[RequestSession, Depends(fv.session(validators=and_fresh))]) -> Any:
+        return described(session)
+
+    @app.get("/unchecked")
+    async def unchecked(session: Annotated[RequestSession, Depends(fv.session(validators=[]))]) -> Any:
+        return described(session)
+
+    @app.post("/claims")
+    async def claims(
+        do: str, session: Annotated[RequestSession, Depends(fv.session(validators=[]))], key: str = "plan"
+    ) -> Any:
+        return await act_on_claims(session, do, key)
 
     @app.get("/me")
     @app.post("/me")
@@ -158,4 +353,4 @@ def described(session: RequestSession | None) -> Any:
     return {"user": session.user_id, "handle": session.handle, "payload": dict(session.payload)}
 
 
-SITES: dict[str, Build] = {"asgi": asgi_site, "fastapi": fastapi_site}
+SITES: dict[str, Build] = {"asgi": asgi_site, "starlette": starlette_site, "fastapi": fastapi_site}

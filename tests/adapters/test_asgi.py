@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import pytest
 from clients import Client, Open
-from sites import asgi_site
+from sites import IS_PRO, PLANS, asgi_site
 
 from fastverify import (
     AsyncSessions,
     ClaimValidationFailed,
     ConfigError,
+    PrimitiveClaim,
     Session,
     Sessions,
     SessionVerifier,
@@ -24,6 +25,7 @@ from fastverify import (
     Unauthorised,
 )
 from fastverify.adapters.asgi import (
+    SESSION,
     ASGIApp,
     Receive,
     Scope,
@@ -316,3 +318,57 @@ async def test_tokens_can_go_with_the_accepting_of_a_websocket(sessions: AsyncSe
     (accept,) = await handshake(SessionMiddleware(app, sessions), ("authorization", f"Bearer {token}"))
     names = [name for name, _ in accept["headers"]]
     assert b"x-mine" in names and b"st-access-token" in names
+
+
+async def test_a_websocket_handshake_is_refused_for_its_claims_and_what_was_fetched_goes_with_the_refusal(
+    sessions: AsyncSessions,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await context_of(scope).session(validators=[IS_PRO])
+        await send({"type": "websocket.accept"})
+
+    bearer = ("authorization", f"Bearer {(await sessions.create('user-1')).access_token}")
+    wrapped = SessionMiddleware(app, sessions, eager=False)
+    for plan, status in (("free", 403), ("pro", None)):
+        PLANS.plan = plan
+        start, *_ = await handshake(wrapped, bearer)
+        headers = dict(start["headers"])
+        assert start.get("status") == status
+        assert IS_PRO.claim is not None
+        assert IS_PRO.claim.value_in(sessions.verify(headers[b"st-access-token"]).payload) == plan
+    PLANS.plan = "free"
+    assert await handshake(wrapped, bearer, denial=False) == [{"type": "websocket.close", "code": 1008}]
+
+
+async def test_an_eager_middleware_asks_the_applications_validators_before_it_shows_a_session(
+    sessions: AsyncSessions,
+) -> None:
+    claim = PrimitiveClaim("plan", lambda *whose: "pro" if whose[0] == "user-1" else None)
+    app = SessionMiddleware(whoami, sessions, validators=[claim.has_value("pro")])
+    async with Client(app) as client:
+        token = (await sessions.create("user-1")).access_token
+        fetched = await client.call("/", "GET", token=token)
+        assert (fetched.status_code, fetched.json()) == (200, {"user": "user-1"})
+        assert claim.value_in(sessions.verify(fetched.headers["st-access-token"]).payload) == "pro"
+        token = (await sessions.create("user-2")).access_token
+        assert (await client.call("/", "GET", token=token)).status_code == 403
+        assert (await client.call("/open", "GET", token=token)).json() == {"user": None}
+        assert (await client.call("/open", "GET", token="")).json() == {"user": None}
+
+
+async def test_a_gateway_has_no_validators(gateway: SessionVerifier) -> None:
+    with pytest.raises(ConfigError, match="validators"):
+        SessionMiddleware(whoami, gateway, validators=[IS_PRO])
+
+
+async def test_an_application_that_catches_a_refusal_still_has_no_session(sessions: AsyncSessions) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        context = context_of(scope)
+        with pytest.raises(ClaimValidationFailed) as caught:
+            await context.session(validators=[PrimitiveClaim("plan").has_value("pro")])
+        content = {"failed": caught.value.failures[0]["id"], "current": context.current, "kept": scope.get(SESSION)}
+        await reply_app(json_reply(200, content))(scope, receive, send)
+
+    async with Client(SessionMiddleware(app, sessions, eager=False)) as client:
+        response = await client.call("/", token=(await sessions.create("user-1")).access_token)
+        assert response.json() == {"failed": "plan", "current": None, "kept": None}

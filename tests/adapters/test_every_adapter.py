@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from blocking_sites import BLOCKING_SITES
 from clients import Client, Open
+from django_sites import BLOCKING_DJANGO_SITES
 from fix_stores import LaunchedServer
-from sites import Build
+from sites import PLANS, Build, Plans
 
-from fastverify import AsyncSessions, StoreUnavailable
+from fastverify import AsyncSessions, PrimitiveClaim, Sessions, StoreUnavailable
 from fastverify.transport import CORS_HEADERS
 
 TRANSFERS = ["header", "cookie"]
@@ -145,7 +148,9 @@ async def test_a_revoked_session_is_unauthorised_and_cleared(build: Build, sessi
     async with Client(build(sessions), "cookie") as client:
         await client.login()
         await sessions.revoke_user("user-1")
-        response = await client.call("/me", "GET")
+        async with asyncio.timeout(20):  # a blocking site has a follower of its own
+            while (response := await client.call("/me", "GET")).status_code == 200:
+                await asyncio.sleep(0.001)
         assert answer(response) == UNAUTHORISED
         assert clears_all(response)
         assert not list(client.cookies.jar)
@@ -161,6 +166,22 @@ async def test_strict_asks_the_store(build: Build, sessions: AsyncSessions, embe
         response = await client.call("/strict", "GET")
         assert answer(response) == UNAUTHORISED
         assert clears_all(response)
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_strict_shows_what_was_changed_elsewhere(build: Build, sessions: AsyncSessions, transfer: str) -> None:
+    async with Client(build(sessions), transfer) as client:
+        await client.call('/login?user=user-1&payload={"a":1,"n":[1,2.5,null,{"x":true}]}')
+        assert touches_no_token(await client.call("/strict", "GET"))
+        handle = (await client.call("/me", "GET")).json()["handle"]
+        await sessions.merge_payload(handle, {"b": 2, "a": None})
+        assert "b" not in (await client.call("/me", "GET")).json()["payload"]
+        shown = await client.call("/strict", "GET")
+        assert shown.json()["payload"] == {"n": [1, 2.5, None, {"x": True}], "b": 2}
+        assert "front-token" in shown.headers and "st-refresh-token" not in shown.headers
+        assert (await client.call("/me", "GET")).json()["payload"] == shown.json()["payload"]
+        assert touches_no_token(await client.call("/strict", "GET"))
+        assert (await client.refresh()).status_code == 200
 
 
 async def test_a_header_goes_before_a_cookie_and_a_foreign_bearer_counts_as_absent(
@@ -365,6 +386,158 @@ async def test_a_payload_too_large_for_a_cookie_is_refused_and_leaves_no_session
     assert await sessions.handles("user-1") == []
 
 
+# --- how tokens travel ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("anti_csrf", ["NONE", "VIA_TOKEN", "VIA_CUSTOM_HEADER"])
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_a_live_session_moves_to_the_other_transport_and_back(
+    build: Build, open_sessions: Open, transfer: str, anti_csrf: str
+) -> None:
+    sessions = await open_sessions(anti_csrf=anti_csrf)
+    other = "cookie" if transfer == "header" else "header"
+    async with Client(build(sessions), transfer) as client:
+        await client.call('/login?user=user-1&payload={"plan":"pro"}')
+        before = (await client.call("/me", "GET")).json()
+        for to in (other, transfer, other):
+            moved = await client.call(f"/move?to={to}")
+            assert answer(moved) == (200, before)
+            has_cookies = {cookie.name for cookie in client.cookies.jar} == {"sAccessToken", "sRefreshToken"}
+            has_headers = bool(client.access and client.refresh_token)
+            assert (has_cookies, has_headers) == ((True, False) if to == "cookie" else (False, True))
+            assert moved.headers["front-token"] != "remove"
+            assert ("anti-csrf" in moved.headers) is (to == "cookie" and anti_csrf == "VIA_TOKEN")
+            if to == "header":
+                client.anti_csrf = ""
+            assert (await client.call("/me")).json() == before
+            assert (await client.refresh()).status_code == 200
+            assert (await client.call("/me")).json() == before
+        assert touches_no_token(await client.call(f"/move?to={other}"))  # it is there already
+        assert await sessions.handles("user-1") == [before["handle"]]
+
+
+async def test_a_session_does_not_move_to_where_its_tokens_are_not_read(build: Build, open_sessions: Open) -> None:
+    sessions = await open_sessions(token_transfer_method=lambda incoming, new: "header" if new else None)
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        assert client.access and not list(client.cookies.jar)
+        assert (await client.call("/move?to=cookie")).status_code == 200
+        assert (await client.call("/me")).status_code == 200
+    sessions = await open_sessions(token_transfer_method="header")
+    async with Client(build(sessions)) as client:
+        await client.login()
+        with pytest.raises(ValueError, match="forces the other"):
+            await client.call("/move?to=cookie")
+        assert (await client.refresh()).status_code == 200
+
+
+async def test_the_method_is_chosen_by_a_function_of_any_header(build: Build, open_sessions: Open) -> None:
+    def choose(incoming: Any, for_new_session: bool) -> Any:
+        app = incoming.get(b"x-app") == "mobile"
+        return ("header" if app else "cookie") if for_new_session else None
+
+    async with Client(build(await open_sessions(token_transfer_method=choose)), "cookie") as client:
+        assert "st-access-token" in (await client.call("/login?user=user-1", x_app="mobile")).headers
+    async with Client(build(await open_sessions(token_transfer_method=choose)), "header") as client:
+        assert "set-cookie" in (await client.login()).headers
+
+
+async def test_cookies_that_are_not_to_last_stay_so_through_everything(build: Build, open_sessions: Open) -> None:
+    async with Client(build(await open_sessions(exchange_seconds=0)), "cookie") as client:
+        for path in ("/login-for-now?user=user-1", '/merge?patch={"a":1}', "/auth/session/refresh"):
+            cookies = (await client.call(path)).headers.get_list("set-cookie")
+            assert cookies and not any("expires" in cookie.lower() for cookie in cookies), path
+        assert all("Expires=" in cookie for cookie in (await client.login()).headers.get_list("set-cookie"))
+
+
+async def test_cookies_of_other_names(build: Build, open_sessions: Open) -> None:
+    names = {"access_cookie_name": "__Host-at", "refresh_cookie_name": "__Secure-rt", "cookie_secure": True}
+    async with Client(build(await open_sessions(**names)), "cookie", "https://localhost:8000") as client:
+        await client.login()
+        assert {cookie.name for cookie in client.cookies.jar} == {"__Host-at", "__Secure-rt"}
+        assert (await client.call("/me")).status_code == 200
+        assert (await client.refresh()).status_code == 200
+        assert (await client.call("/auth/signout")).status_code == 200
+        assert not list(client.cookies.jar)
+
+
+async def test_every_attribute_of_a_cookie_is_written(build: Build, open_sessions: Open) -> None:
+    domains = {"api_domain": "https://api.example.com", "website_domain": "https://example.com"}
+    sessions = await open_sessions(**domains, cookie_domain=".example.com", cookie_partitioned=True)
+    async with Client(build(sessions), "cookie", "https://api.example.com") as client:
+        for response in (await client.login(), await client.call("/auth/signout")):
+            cookies = [cookie.split("; ") for cookie in response.headers.get_list("set-cookie")]
+            assert sorted(pair.partition("=")[0] for pair, *_ in cookies) == ["sAccessToken", "sRefreshToken"]
+            for pair, domain, path, expires, *others in cookies:
+                assert path == ("Path=/auth/session/refresh" if pair.startswith("sRefresh") else "Path=/")
+                assert domain == "Domain=.example.com" and expires.startswith("Expires=")
+                assert others == ["HttpOnly", "Secure", "SameSite=Lax", "Partitioned"]
+
+
+async def test_an_access_cookie_that_does_not_reach_the_sign_out_route_is_refused_at_start(
+    build: Build, open_sessions: Open
+) -> None:
+    sessions = await open_sessions(access_cookie_path="/me")
+    with pytest.raises(ValueError, match="access_cookie_path"):
+        build(sessions)
+    async with Client(build(sessions, routes=("refresh",)), "cookie") as client:
+        await client.login()
+        assert (await client.call("/me")).status_code == 200
+        assert (await client.call("/maybe")).json() == {"user": None}
+        assert (await client.refresh()).status_code == 200
+
+
+async def test_several_websites_each_by_its_own_rules(build: Build, open_sessions: Open) -> None:
+    """One of the API's site, one of another: not what the first request said decides."""
+    near, far = "https://near.example.com", "https://far.example.org"
+    sessions = await open_sessions(
+        api_domain="https://api.example.com",
+        website_domain=lambda incoming: far if incoming.get(b"origin") == far else near,
+    )
+    async with Client(build(sessions), "cookie", "https://api.example.com") as client:
+        for origin, same_site in ((near, "Lax"), (far, "None"), (near, "Lax")):
+            response = await client.call("/login?user=user-1", origin=origin)
+            assert all(f"SameSite={same_site}" in each for each in response.headers.get_list("set-cookie"))
+            assert (await client.call("/me", origin=origin)).status_code == 200
+            without = await client.call("/me", origin=origin, rid="")
+            assert without.status_code == (401 if origin == far else 200)
+        evil = {"origin": "https://evil.example", "sec_fetch_site": "cross-site"}
+        assert answer(await client.call("/me", **evil)) == TRY_REFRESH
+        for path in ("/auth/session/refresh", "/auth/signout"):
+            refused = await client.call(path, **evil)
+            assert refused.status_code == 401
+            assert touches_no_token(refused)
+
+
+@pytest.mark.parametrize("older", [None, ".example.com"])
+async def test_duplicate_cookies_are_refused_where_that_is_asked_for(
+    build: Build, open_sessions: Open, older: str | None
+) -> None:
+    sessions = await open_sessions(
+        api_domain="https://api.example.com",
+        website_domain="https://example.com",
+        duplicate_cookies="refuse",
+        older_cookie_domain=older,
+    )
+    issued = await sessions.create("user-1")
+    async with Client(build(sessions), base_url="https://api.example.com") as client:
+        twice = "; ".join([f"sRefreshToken={issued.refresh_token}"] * 2)
+        response = await client.call("/auth/session/refresh", cookie=twice)
+        cookies = response.headers.get_list("set-cookie")
+        if older is None:
+            assert response.status_code == 500
+            assert "The request contains multiple session cookies." in response.json()["message"]
+            assert touches_no_token(response)
+        else:
+            assert response.status_code == 200 and set(response.json()) == {"message"}
+            assert len(cookies) == 1 and cookies[0].startswith(
+                "sRefreshToken=; Domain=.example.com; Path=/auth/session"
+            )
+            assert "front-token" not in response.headers
+        once = await client.call("/auth/session/refresh", cookie=f"sRefreshToken={issued.refresh_token}")
+        assert answer(once) == (200, {})
+
+
 # --- the session of a request ---------------------------------------------------------------------------------------
 
 
@@ -451,6 +624,228 @@ async def test_refresh_and_sign_out_by_hand(build: Build, open_sessions: Open) -
         assert client.access == ""
 
 
+# --- session claims -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plans() -> Plans:
+    PLANS.plan, PLANS.fetched = None, 0
+    return PLANS
+
+
+def invalid(*failures: tuple[str, dict[str, Any]]) -> tuple[int, Any]:
+    errors = [{"id": name, "reason": reason} for name, reason in failures]
+    return 403, {"message": "invalid claim", "claimValidationErrors": errors}
+
+
+def wrong_plan(actual: str | None, message: str = "wrong value") -> tuple[str, dict[str, Any]]:
+    return "plan", {"message": message, "expectedValue": "pro", "actualValue": actual}
+
+
+NO_PLAN = wrong_plan(None, "value does not exist")
+NEVER_SIGNED_IN = ("auth_time", {"message": "value does not exist"})
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_a_claim_is_fetched_and_reaches_the_client_with_the_refusal(
+    build: Build, sessions: AsyncSessions, plans: Plans, transfer: str
+) -> None:
+    async with Client(build(sessions), transfer) as client:
+        await client.login()
+        plans.plan = "free"
+        refused = await client.call("/pro", "GET")
+        assert answer(refused) == invalid(wrong_plan("free"))
+        front = json.loads(base64.b64decode(refused.headers["front-token"]))
+        assert front["up"]["plan"]["v"] == "free"
+        assert ("set-cookie" in refused.headers) is (transfer == "cookie")
+        assert "st-refresh-token" not in refused.headers and refused.headers["cache-control"] == "no-store"
+        assert not any(cookie.startswith("sRefreshToken") for cookie in refused.headers.get_list("set-cookie"))
+
+        plans.plan = "pro"
+        again = await client.call("/pro", "GET")
+        assert answer(again) == invalid(wrong_plan("free")), "the token that came with the refusal holds the value"
+        assert touches_no_token(again)
+        assert plans.fetched == 1
+
+        assert answer(await client.call("/claims?do=fetch")) == (200, {"value": "pro"})
+        granted = await client.call("/pro", "GET")
+        assert granted.status_code == 200 and touches_no_token(granted)
+        info = await sessions.info(granted.json()["handle"])
+        assert info is not None and info.payload == granted.json()["payload"]
+        assert plans.fetched == 2
+
+
+async def test_a_refusal_without_a_refetch_touches_no_token(
+    build: Build, sessions: AsyncSessions, plans: Plans
+) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        refused = await client.call("/pro", "GET")
+        assert answer(refused) == invalid(NO_PLAN)
+        assert touches_no_token(refused)
+        assert (await client.call("/me", "GET")).status_code == 200
+
+
+async def test_a_value_that_has_grown_old_is_fetched_again(build: Build, open_sessions: Open, plans: Plans) -> None:
+    behind = 61.0
+    sessions = await open_sessions(clock=lambda: time.time() - behind)
+    async with Client(build(sessions)) as client:
+        plans.plan = "pro"
+        await client.call("/login-with-claims?user=user-1")
+        assert (await client.call("/pro", "GET")).status_code == 200
+        behind, plans.plan = 0, "free"
+        assert answer(await client.call("/pro", "GET")) == invalid(wrong_plan("free"))
+        assert plans.fetched == 2
+        behind, plans.plan = -61, None
+        refused = await client.call("/pro", "GET")
+        (error,) = refused.json()["claimValidationErrors"]
+        assert error["reason"].pop("ageInSeconds") > 60
+        assert error == {"id": "plan", "reason": {"message": "expired", "maxAgeInSeconds": 60}}
+
+
+async def test_claims_that_need_no_refetch_need_no_store(
+    build: Build, lost: tuple[AsyncSessions, LaunchedServer], plans: Plans
+) -> None:
+    sessions, server = lost
+    async with Client(build(sessions)) as client:
+        plans.plan = "pro"
+        await client.call("/login-with-claims?user=user-1")
+        server.stop()
+        for path in ("/pro", "/fresh"):
+            assert (await client.call(path, "GET")).status_code == 200
+        response = await client.call("/claims?do=fetch")
+        assert response.status_code == 503
+        assert touches_no_token(response)
+
+
+async def test_the_applications_validators_hold_wherever_no_route_says_otherwise(
+    build: Build, sessions: AsyncSessions, plans: Plans
+) -> None:
+    # With a fetcher that both kinds of sessions take.
+    app = build(sessions, validators=[PrimitiveClaim("plan", plans.fetch).has_value("pro")])
+    async with Client(app, "cookie") as client:
+        assert answer(await client.call("/maybe", "GET")) == (200, {"user": None})
+        await client.login()
+        for path in ("/me", "/maybe", "/strict"):
+            assert answer(await client.call(path, "GET")) == invalid(NO_PLAN)
+        assert answer(await client.call("/fresh", "GET")) == invalid(NO_PLAN, NEVER_SIGNED_IN)
+        assert (await client.call("/unchecked", "GET")).status_code == 200
+        assert (await client.refresh()).status_code == 200
+        plans.plan = "pro"
+        granted = await client.call("/me", "GET")
+        assert granted.status_code == 200 and "front-token" in granted.headers
+        assert answer(await client.call("/fresh", "GET")) == invalid(NEVER_SIGNED_IN)
+        await client.login("exempt")
+        plans.plan = None
+        assert (await client.call("/fresh", "GET")).status_code == 200
+
+
+async def test_nothing_keeps_a_user_from_signing_out(build: Build, sessions: AsyncSessions, plans: Plans) -> None:
+    app = build(sessions, validators=[PrimitiveClaim("plan", plans.fetch).has_value("pro")])
+    for path in ("/auth/signout", "/own-signout"):
+        async with Client(app, "cookie") as client:
+            await client.login()
+            assert (await client.call(path)).status_code == 200
+            assert not list(client.cookies.jar)
+    assert await sessions.handles("user-1") == []
+
+
+async def test_the_applications_validators_may_depend_on_the_session(
+    build: Build, sessions: AsyncSessions, plans: Plans
+) -> None:
+    claim = PrimitiveClaim("plan", plans.fetch)
+    app = build(sessions, validators=lambda session: [claim.has_value("pro")] if session.user_id == "user-1" else [])
+    async with Client(app) as client:
+        await client.login("user-2")
+        assert (await client.call("/me", "GET")).status_code == 200
+        await client.login("user-1")
+        assert answer(await client.call("/me", "GET")) == invalid(NO_PLAN)
+
+
+async def test_an_asynchronous_fetcher_is_for_asynchronous_frameworks(
+    build: Build, sessions: AsyncSessions, plans: Plans, request: pytest.FixtureRequest
+) -> None:
+    app = build(sessions, validators=[PrimitiveClaim("plan", plans.fetch_async).has_value("pro")])
+    plans.plan = "pro"
+    async with Client(app) as client:
+        await client.login()
+        if request.node.callspec.params["build"] in {**BLOCKING_SITES, **BLOCKING_DJANGO_SITES}:
+            with pytest.raises(TypeError, match="asynchronous"):
+                await client.call("/me", "GET")
+        else:
+            assert (await client.call("/me", "GET")).status_code == 200
+
+
+async def test_claims_of_the_session_of_a_request(build: Build, sessions: AsyncSessions, plans: Plans) -> None:
+    async with Client(build(sessions)) as client:
+        await client.login()
+        unset = await client.call("/claims?do=get")
+        assert answer(unset) == (200, {"value": None}) and touches_no_token(unset)
+        nothing = await client.call("/claims?do=fetch")
+        assert answer(nothing) == (200, {"value": None}) and touches_no_token(nothing)
+        assert answer(await client.call("/claims?do=set")) == (200, {"value": "team"})
+        assert answer(await client.call("/claims?do=assert")) == invalid(wrong_plan("team"))
+        assert answer(await client.call("/claims?do=get")) == (200, {"value": "team"})
+        assert answer(await client.call("/claims?do=remove")) == (200, {"value": None})
+        assert (await client.call("/me", "GET")).json()["payload"] == {}
+        plans.plan = "pro"
+        asserted = await client.call("/claims?do=assert")
+        assert answer(asserted) == (200, {"value": "pro"}) and "front-token" in asserted.headers
+
+
+async def test_claims_set_by_requests_at_the_same_time_lose_nothing(build: Build, sessions: AsyncSessions) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        keys = [f"claim-{n}" for n in range(8)]
+        replies = await asyncio.gather(*(client.call(f"/claims?do=set&key={key}") for key in keys))
+        assert [answer(reply) for reply in replies] == [(200, {"value": "team"})] * 8
+    (info,) = await sessions.list_sessions("user-1")
+    assert sorted(info.payload) == keys
+
+
+async def test_a_fetched_value_too_large_for_a_cookie_is_refused_and_undone(
+    build: Build, sessions: AsyncSessions, plans: Plans
+) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        plans.plan = "x" * 4000
+        with pytest.raises(ValueError, match="browsers drop"):
+            await client.call("/pro", "GET")
+    (info,) = await sessions.list_sessions("user-1")
+    assert info.payload == {}
+
+
+@pytest.mark.parametrize("path", ["/pro", "/claims?do=set"])
+async def test_a_claim_of_a_session_that_ended_unnoticed_is_unauthorised(
+    build: Build, sessions: AsyncSessions, embedded_url: str, plans: Plans, path: str
+) -> None:
+    async with Client(build(sessions), "cookie") as client:
+        await client.login()
+        forget((await client.call("/me", "GET")).json()["handle"], sessions, embedded_url)
+        plans.plan = "pro"
+        response = await client.call(path, "GET" if path == "/pro" else "POST")
+        assert answer(response) == UNAUTHORISED
+        assert clears_all(response)
+
+
+async def test_step_up_asks_again_for_who_the_user_is(build: Build, open_sessions: Open, plans: Plans) -> None:
+    behind = 301
+    sessions = await open_sessions(clock=lambda: time.time() - behind)
+    async with Client(build(sessions)) as client:
+        await client.login()
+        assert answer(await client.call("/fresh", "GET")) == invalid(NEVER_SIGNED_IN)
+        await client.call("/login-with-claims?user=user-1")
+        assert (await client.call("/fresh", "GET")).status_code == 200
+        behind = 0
+        refused = await client.call("/fresh", "GET")
+        (error,) = refused.json()["claimValidationErrors"]
+        assert (refused.status_code, error["id"], error["reason"]["message"]) == (403, "auth_time", "expired")
+        assert touches_no_token(refused)
+        reauthenticated = await client.call("/claims?do=reauthenticate")
+        assert reauthenticated.status_code == 200 and "front-token" in reauthenticated.headers
+        assert (await client.call("/fresh", "GET")).status_code == 200
+
+
 # --- public documents -----------------------------------------------------------------------------------------------
 
 
@@ -524,10 +919,11 @@ async def test_a_verifier_that_is_stale_answers_503(build: Build, sessions: Asyn
     async with Client(build(sessions)) as client:
         await client.login()
 
-        def stale(token: str, **_: Any) -> Any:
+        def stale(*_: Any, **__: Any) -> Any:
             raise StoreUnavailable(retry_after=3)
 
-        monkeypatch.setattr(sessions, "verify", stale)
+        for facade in (AsyncSessions, Sessions):
+            monkeypatch.setattr(facade, "verify", stale)
         for path in ("/me", "/maybe"):
             response = await client.call(path, "GET")
             assert (response.status_code, response.headers["retry-after"]) == (503, "3")
@@ -538,20 +934,33 @@ async def test_two_users_interleaved_on_one_worker_never_get_each_others_tokens(
     build: Build, sessions: AsyncSessions, monkeypatch: Any
 ) -> None:
     """Both are inside ``create`` at once, and leave it in the other order."""
-    inside: dict[str, asyncio.Event] = {"ada": asyncio.Event(), "bob": asyncio.Event()}
-    bob_is_done = asyncio.Event()
-    create = sessions.create
+    inside = {"ada": threading.Event(), "bob": threading.Event()}
+    bob_is_done = threading.Event()
 
-    async def slow_create(user_id: str, **options: Any) -> Any:
+    async def until(event: threading.Event) -> None:
+        while not event.is_set():
+            await asyncio.sleep(0.001)
+
+    create, create_blocking = AsyncSessions.create, Sessions.create
+
+    async def slow_create(self: AsyncSessions, user_id: str, **options: Any) -> Any:
         inside[user_id].set()
-        await inside["ada"].wait()
-        await inside["bob"].wait()
-        issued = await create(user_id, **options)
+        await until(inside["ada"])
+        await until(inside["bob"])
+        issued = await create(self, user_id, **options)
         if user_id == "ada":
-            await bob_is_done.wait()
+            await until(bob_is_done)
         return issued
 
-    monkeypatch.setattr(sessions, "create", slow_create)
+    def slow_create_blocking(self: Sessions, user_id: str, **options: Any) -> Any:
+        inside[user_id].set()
+        assert inside["ada"].wait(20) and inside["bob"].wait(20)
+        issued = create_blocking(self, user_id, **options)
+        assert user_id == "bob" or bob_is_done.wait(20)
+        return issued
+
+    monkeypatch.setattr(AsyncSessions, "create", slow_create)
+    monkeypatch.setattr(Sessions, "create", slow_create_blocking)
     app = build(sessions)
     async with Client(app, "cookie") as ada, Client(app, "cookie") as bob:
 

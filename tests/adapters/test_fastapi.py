@@ -14,7 +14,15 @@ from sites import add_fastapi_routes, fastapi_site
 from starlette.exceptions import HTTPException
 from test_asgi import handshake
 
-from fastverify import AsyncSessions, ConfigError, Session, StoreUnavailable, TryRefreshToken, Unauthorised
+from fastverify import (
+    AsyncSessions,
+    ConfigError,
+    PrimitiveClaim,
+    Session,
+    StoreUnavailable,
+    TryRefreshToken,
+    Unauthorised,
+)
 from fastverify.adapters.asgi import SessionMiddleware
 from fastverify.adapters.fastapi import FastVerify, RequestSession, cors_headers
 
@@ -186,6 +194,12 @@ async def test_openapi_declares_both_schemes_as_alternatives(sessions: AsyncSess
     assert "security" not in document["paths"]["/login"]["post"]
 
 
+async def test_openapi_declares_the_cookie_by_its_configured_name(open_sessions: Open) -> None:
+    async with Client(fastapi_site(await open_sessions(access_cookie_name="at"))) as client:
+        document = (await client.get("/openapi.json")).json()
+    assert document["components"]["securitySchemes"]["fastverifyCookie"]["name"] == "at"
+
+
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +312,28 @@ async def test_a_websocket_dependency(sessions: AsyncSessions) -> None:
     assert denied[0]["type"] == "websocket.http.response.start" and denied[0]["status"] == 401
     closed: Any = await handshake(app, path="/ws", denial=False)  # type: ignore[arg-type]
     assert closed == [{"type": "websocket.close", "code": 1008}]
+
+
+async def test_a_websocket_dependency_checks_claims(sessions: AsyncSessions) -> None:
+    claim = PrimitiveClaim("plan", lambda user_id, *_: "pro" if user_id == "user-1" else "free")
+    fv, app = FastVerify(sessions), FastAPI()
+    needed = Depends(fv.session(validators=[claim.has_value("pro")]))
+
+    @app.websocket("/ws")
+    async def ws(socket: WebSocket, session: Annotated[RequestSession, needed]) -> None:
+        await socket.accept()
+        await socket.close()
+
+    fv.install(app)
+    for user, kind, plan in (
+        ("user-1", "websocket.accept", "pro"),
+        ("user-2", "websocket.http.response.start", "free"),
+    ):
+        bearer = ("authorization", f"Bearer {(await sessions.create(user)).access_token}")
+        start: Any = (await handshake(app, bearer, path="/ws"))[0]  # type: ignore[arg-type]
+        assert (start["type"], start.get("status", 200)) == (kind, 200 if plan == "pro" else 403)
+        token = dict(start["headers"])[b"st-access-token"]
+        assert claim.value_in(sessions.verify(token).payload) == plan
 
 
 async def test_the_plain_middleware_works_around_a_fastapi_application_too(sessions: AsyncSessions) -> None:

@@ -15,13 +15,15 @@ import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 
-from fastverify import AsyncSessions, Config
+from fastverify import AsyncSessions, Config, PrimitiveClaim
 from fastverify.adapters.fastapi import FastVerify, RequestSession
 from fastverify.transport import cors_headers
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 REFRESH = "/auth/session/refresh"
 SIGN_OUT = "/auth/signout"
+#: Everybody is silver until promoted.
+TIER = PrimitiveClaim("tier", lambda *whose: "silver")
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,15 @@ def application(fv: FastVerify, notes: list[str], bundle: bytes) -> FastAPI:
     async def change_plan(session: Annotated[RequestSession, Depends(fv.session())], plan: str) -> dict[str, Any]:
         await session.merge_payload({"plan": plan})
         return {"plan": session.payload["plan"]}
+
+    @app.get("/gold")
+    async def gold(session: Annotated[RequestSession, Depends(fv.session(validators=[TIER.has_value("gold")]))]) -> str:
+        return session.user_id
+
+    @app.post("/promotion")
+    async def promote(session: Annotated[RequestSession, Depends(fv.session())]) -> str:
+        await session.set_claim(TIER, "gold")
+        return session.user_id
 
     @app.post("/notes")
     async def write(session: Annotated[RequestSession, Depends(fv.session())]) -> dict[str, int]:

@@ -516,3 +516,32 @@ async def test_a_page_whose_stolen_token_the_thief_exchanged_is_told_and_the_thi
     assert (await tab.events())[-1] == "SESSION_LOST"
     assert (await replay(site, loot)).status_code == 401
     assert await site.sessions.handles("ann") == []
+
+
+@pytest.mark.parametrize("mode", ["cookie", "header"])
+async def test_a_page_is_told_of_a_claim_that_fails_and_judges_the_claim_as_the_server_does(
+    serve: Serve, open_tab: OpenTab, mode: str
+) -> None:
+    site = await serve()
+    tab = await open_tab(site, mode=mode)
+    await tab.sign_in("ann")
+    already = len(site.refreshes)  # a first visit asks for one
+    reason = {"message": "wrong value", "expectedValue": "gold", "actualValue": "silver"}
+    failures = [{"id": "tier", "reason": reason}]
+
+    assert await tab.call("/gold") == (403, {"message": "invalid claim", "claimValidationErrors": failures})
+    assert (await tab.payload())["tier"]["v"] == "silver"  # which was fetched for the call, and came with the refusal
+    event = (await tab.page.evaluate("events"))[-1]
+    assert (event["action"], event["claimValidationErrors"]) == ("API_INVALID_CLAIM", failures)
+    told = "fetch(api + '/gold').then((response) => supertokens.getInvalidClaimsFromResponse({ response }))"
+    assert await tab.page.evaluate(told) == failures
+
+    judged = """() => {
+        const tier = new supertokens.PrimitiveClaim({ id: "tier", refresh: async () => {} });
+        return supertokens.validateClaims(() => [tier.validators.hasValue("gold")]);
+    }"""
+    assert await tab.page.evaluate(judged) == failures
+    assert await tab.call("/promotion", "POST") == (200, "ann")
+    assert await tab.page.evaluate(judged) == []
+    assert await tab.call("/gold") == (200, "ann")
+    assert await tab.signed_in() and len(site.refreshes) == already

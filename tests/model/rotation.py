@@ -51,6 +51,13 @@ class Rules:
     hold_admits_parent: bool = True
     #: A confirmation adopts as well (not for the client's sake: it finds thieves sooner).
     adopt_by_confirmation: bool = True
+    #: The browser may show its access token and have the refresh token that goes with it handed out once more: how a
+    #: session moves to another transport (``redeliver.lua``).
+    moves: bool = False
+    #: Handing out a token so counts as handing it out, too.
+    move_rearms: bool = True
+    #: A new primary moves nobody before it has held back, and has seen a refresh token of the session since.
+    move_wants_proof: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class Record(NamedTuple):
     handed: int
     #: Ticks since it is known that the current token arrived; None: it is not known.
     confirmed: int | None
+    #: Whether this primary has answered a refresh of the session when it did not hold back.
+    proved: bool = True
 
 
 class Reply(NamedTuple):
@@ -88,10 +97,11 @@ class Reply(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A refresh on its way."""
+    """A refresh on its way, or a move with an access token."""
 
     generation: int
     age: int
+    moves: bool = False
 
 
 class State(NamedTuple):
@@ -104,6 +114,8 @@ class State(NamedTuple):
     replica: Record
     #: The generation of the refresh token that the browser holds.
     jar: int
+    #: The generation of the access token that it holds: a late reply without a refresh token may bring an older one.
+    access: int
     #: Generations whose access token has reached the browser.
     seen: tuple[int, ...]
     requests: tuple[Request, ...]
@@ -155,7 +167,7 @@ class Model:
     def start(self) -> State:
         """Just signed in; the primary is an old one."""
         record = Record(0, 0, None)
-        return State(record, self.debounce, record, 0, (0,), (), ())
+        return State(record, self.debounce, record, 0, 0, (0,), (), ())
 
     # --- the server ---
 
@@ -166,23 +178,34 @@ class Model:
         if token > current:
             if not rules.adopt:
                 raise Refused("UNAUTHORISED", token)
-            return Record(token, 0, 0), not rules.access_token_only
+            return Record(token, 0, 0, record.proved), not rules.access_token_only
         if token == current:
             if record.handed < self.debounce or holding:
                 confirmed = 0 if record.confirmed is None else record.confirmed
                 return record._replace(confirmed=confirmed), not rules.access_token_only
-            return Record(current + 1, 0, None), True
+            return Record(current + 1, 0, None, record.proved), True
         in_window = record.confirmed is None or record.confirmed <= self.window
         if token == current - 1 and (in_window or (holding and rules.hold_admits_parent)):
             return (record._replace(handed=0) if rules.rearm else record), True
         raise Refused("THEFT", token)
+
+    def move(self, record: Record, hold: int, shown: int) -> Record | None:
+        """The new record; None: the client has to refresh first, and nothing has changed."""
+        if not record.proved and self.rules.move_wants_proof:
+            return None
+        in_window = record.confirmed is None or record.confirmed <= self.window
+        if shown == record.generation and record.confirmed is None:
+            record = record._replace(confirmed=0)
+        elif shown != record.generation and not (shown == record.generation - 1 and in_window):
+            return None
+        return record._replace(handed=0) if self.rules.move_rearms else record
 
     def confirm(self, record: Record, generation: int) -> Record:
         """A gateway has seen the access token of a generation."""
         if generation == record.generation and record.confirmed is None:
             return record._replace(confirmed=0)
         if generation > record.generation and self.rules.adopt_by_confirmation:
-            return Record(generation, 0, 0)
+            return Record(generation, 0, 0, record.proved)
         return record
 
     def first_refresh(self, hold: int) -> int:
@@ -198,6 +221,12 @@ class Model:
         if len(state.requests) + len(state.replies) < self.bounds.messages:
             sent = Request(state.jar, 0)
             yield Event("send {}", state.jar), state._replace(requests=_with(state.requests, sent))
+            if self.rules.moves:
+                sent = Request(state.access, 0, moves=True)
+                yield (
+                    Event("ask for a move with {}", state.access),
+                    state._replace(requests=_with(state.requests, sent)),
+                )
         for request in dict.fromkeys(state.requests):
             yield from self._arrive(state, request)
         for reply in dict.fromkeys(state.replies):
@@ -214,7 +243,17 @@ class Model:
         rest = _without(state.requests, request)
         yield Event("the request with {} is lost", request.generation), state._replace(requests=rest)
         hold = self.first_refresh(state.hold)
+        if request.moves:
+            moved = self.move(state.primary, hold, request.generation)
+            if moved is not None:
+                replies = _with(state.replies, Reply(moved.generation, True, 0))
+                yield (
+                    Event("moved with {}", request.generation),
+                    state._replace(primary=moved, hold=hold, requests=rest, replies=replies),
+                )
+            return
         record, brings_token = self.refresh(state.primary, hold, request.generation)
+        record = record._replace(proved=record.proved or hold >= self.debounce)
         reply = Reply(record.generation, brings_token, 0)
         yield (
             Event(f"refresh with {{}}: {_kind(reply)}", request.generation),
@@ -229,6 +268,7 @@ class Model:
             state._replace(
                 replies=rest,
                 jar=reply.generation if reply.brings_refresh_token else state.jar,
+                access=reply.generation,
                 seen=tuple(sorted({*state.seen, reply.generation})),
             ),
         )
@@ -236,7 +276,10 @@ class Model:
     def _fail_over(self, state: State) -> Iterator[Step]:
         at = state.replica.generation
         yield Event("replicated", 0), state._replace(replica=state.primary)
-        yield Event("FAILOVER, back to {}", at), state._replace(primary=state.replica, hold=PENDING)
+        yield (
+            Event("FAILOVER, back to {}", at),
+            state._replace(primary=state.replica._replace(proved=not self.rules.moves), hold=PENDING),
+        )
         if state.hold == PENDING:
             yield Event("another session is refreshed", 0), state._replace(hold=self.first_refresh(state.hold))
 
@@ -251,7 +294,7 @@ class Model:
 
     def _aged(self, record: Record) -> Record:
         confirmed = None if record.confirmed is None else min(record.confirmed + 1, self.window + 1)
-        return Record(record.generation, min(record.handed + 1, self.debounce), confirmed)
+        return record._replace(handed=min(record.handed + 1, self.debounce), confirmed=confirmed)
 
     # --- the search ---
 
@@ -268,8 +311,9 @@ class Model:
         return State(
             state.primary._replace(generation=0),
             state.hold,
-            replica._replace(generation=replica.generation - by),
+            replica._replace(generation=replica.generation - by, proved=True),
             state.jar - by,
+            state.access - by if self.rules.moves else 0,
             tuple(generation - by for generation in state.seen if generation >= oldest),
             tuple(request._replace(generation=request.generation - by) for request in state.requests),
             tuple(reply._replace(generation=reply.generation - by) for reply in state.replies),
@@ -346,6 +390,11 @@ ABLATIONS: dict[str, tuple[Rules, Bounds | None]] = {
     "no hold": (Rules(hold=False), Bounds(1, 2, 1)),
     "the hold does not admit the parent": (Rules(hold_admits_parent=False), None),
     "no adoption by confirmation": (Rules(adopt_by_confirmation=False), None),
+    "no re-arming on a move": (Rules(moves=True, move_rearms=False), Bounds(1, 2)),
+    "a move on a new primary that has seen no refresh token": (
+        Rules(moves=True, move_wants_proof=False),
+        Bounds(1, 2, 1),
+    ),
 }
 #: Seconds.
 SMALL = (Bounds(1, 2), Bounds(1, 3), Bounds(2, 3), Bounds(1, 2, 1), Bounds(1, 3, 1), Bounds(2, 2, 1))

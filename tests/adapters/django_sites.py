@@ -1,0 +1,437 @@
+"""The small application in Django, blocking and asynchronous, and in Django REST framework.
+
+Django has one set of settings in a process. A handler reads what concerns it when it is made, so that each site is made
+under settings of its own; what is read later is the same for all.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import django
+from asgiref.sync import iscoroutinefunction
+from blocking_sites import IS_PRO, PLAN, act_on_claims
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import got_request_exception
+from django.http import JsonResponse
+from django.test import override_settings
+from django.urls import path
+from django.utils.decorators import sync_and_async_middleware
+from django.views.decorators.csrf import csrf_exempt
+from sites import IS_PRO as IS_PRO_ASYNC
+from sites import PLAN as PLAN_ASYNC
+from sites import act_on_claims as act_on_claims_async
+from sites import and_fresh, described
+
+from fastverify import AsyncSessions, Sessions, Unauthorised
+
+settings.configure(
+    ALLOWED_HOSTS=["*"],
+    SECRET_KEY="not a secret of ours",
+    ROOT_URLCONF=(),
+    INSTALLED_APPS=["corsheaders", "rest_framework"],
+    LOGGING_CONFIG=None,
+    SITE_URLS=(),
+    FASTVERIFY={},
+    CORS_ALLOWED_ORIGINS=["http://localhost:3000"],
+    CORS_ALLOW_CREDENTIALS=True,
+    CORS_ALLOW_HEADERS=["content-type", "rid", "fdi-version", "anti-csrf", "authorization", "st-auth-mode"],
+    CORS_EXPOSE_HEADERS=["x-mine"],
+    REST_FRAMEWORK={
+        "DEFAULT_AUTHENTICATION_CLASSES": ["fastverify.adapters.drf.SessionAuthentication"],
+        "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+        "EXCEPTION_HANDLER": "fastverify.adapters.drf.exception_handler",
+        "UNAUTHENTICATED_USER": None,
+    },
+)
+django.setup()
+
+from rest_framework.decorators import api_view, authentication_classes, permission_classes  # noqa: E402
+from rest_framework.permissions import IsAuthenticated  # noqa: E402
+from rest_framework.response import Response  # noqa: E402
+
+from fastverify.adapters.django import FastVerify, session_required  # noqa: E402
+from fastverify.adapters.drf import SessionAuthentication  # noqa: E402
+
+fv = FastVerify()
+
+OURS = "fastverify.adapters.django.SessionMiddleware"
+MIDDLEWARE = (OURS, "django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware")
+
+
+@sync_and_async_middleware
+def site_urls(get_response: Any) -> Any:
+    """The routes of the site that is being made."""
+    urls = settings.SITE_URLS
+
+    def begin(request: Any) -> Any:
+        request.urlconf = urls
+        return get_response(request)
+
+    async def begin_async(request: Any) -> Any:
+        request.urlconf = urls
+        return await get_response(request)
+
+    return begin_async if iscoroutinefunction(get_response) else begin
+
+
+#: A site outlives its test's event loop, as on a server: the loop closes the sessions, and not the garbage collector.
+KEPT: deque[Any] = deque(maxlen=4)
+
+
+def keep_error(request: Any, **_: Any) -> None:
+    getattr(request, "scope", request.META)["raised"] = sys.exc_info()[1]
+
+
+got_request_exception.connect(keep_error)
+
+
+def raising(handler: Any) -> Any:
+    """What the application raises comes out, as of Django's test client; a server gets a 500 only."""
+
+    def over_wsgi(environ: Any, start_response: Any) -> Any:
+        response = handler(environ, start_response)
+        if "raised" in environ:
+            response.close()
+            raise environ["raised"]
+        return response
+
+    async def over_asgi(scope: Any, receive: Any, send: Any) -> None:
+        scope = dict(scope)
+        await handler(scope, receive, send)
+        if "raised" in scope:
+            raise scope["raised"]
+
+    return over_asgi if isinstance(handler, ASGIHandler) else over_wsgi
+
+
+def make_handler(
+    kind: Callable[[], Any], given: Any, urls: Any, middleware: Sequence[str] = MIDDLEWARE, raising: Any = raising
+) -> Any:
+    """A WSGIHandler or an ASGIHandler, with these settings."""
+    chain = ["django_sites.site_urls", *middleware]
+    with override_settings(FASTVERIFY=given, SITE_URLS=tuple(urls), MIDDLEWARE=chain):
+        handler = kind()
+    KEPT.append(handler)
+    return raising(handler)
+
+
+def django_sync_site(sessions: Sessions, **options: Any) -> Any:
+    """The application in blocking Django."""
+    return make_handler(WSGIHandler, given(sessions, options), BLOCKING_URLS)
+
+
+def django_async_site(sessions: AsyncSessions, **options: Any) -> Any:
+    """The application in asynchronous Django."""
+    return make_handler(ASGIHandler, given(sessions, options), ASYNC_URLS)
+
+
+def drf_site(sessions: Sessions, **options: Any) -> Any:
+    """The application in Django REST framework."""
+    return make_handler(WSGIHandler, given(sessions, options), DRF_URLS)
+
+
+def given(sessions: Any, options: dict[str, Any]) -> dict[str, Any]:
+    return {"SESSIONS": sessions} | {name.upper(): value for name, value in options.items()}
+
+
+# --- blocking views ---
+
+
+def login(request: Any) -> Any:
+    fv.sign_in(request, request.GET["user"], payload=json.loads(request.GET.get("payload", "{}")))
+    return JsonResponse({"ok": True})
+
+
+def login_for_now(request: Any) -> Any:
+    fv.sign_in(request, request.GET["user"], remember=False)
+    return JsonResponse({"ok": True})
+
+
+def login_beside(request: Any) -> Any:
+    fv.sign_in(request, request.GET["user"], previous=None)
+    return JsonResponse({"ok": True})
+
+
+def login_and_fail(request: Any) -> Any:
+    fv.sign_in(request, request.GET["user"])
+    raise Unauthorised("after all")
+
+
+def login_with_claims(request: Any) -> Any:
+    fv.sign_in(request, request.GET["user"], claims=[PLAN], authenticated=True)
+    return JsonResponse({"ok": True})
+
+
+def show(request: Any) -> Any:
+    return JsonResponse(described(request.fastverify.current))
+
+
+def maybe(request: Any) -> Any:
+    return JsonResponse(described(fv.session(request, required=False)))
+
+
+def fresh(request: Any) -> Any:
+    return JsonResponse(described(fv.session(request, validators=and_fresh)))
+
+
+@session_required(validators=[])
+def claims(request: Any) -> Any:
+    return JsonResponse(act_on_claims(request.fastverify.current, **request.GET.dict()))
+
+
+@session_required()
+def move(request: Any) -> Any:
+    request.fastverify.current.move_to(request.GET["to"])
+    return show(request)
+
+
+@session_required()
+def merge(request: Any) -> Any:
+    request.fastverify.current.merge_payload(json.loads(request.GET["patch"]))
+    return show(request)
+
+
+@session_required()
+def revoke(request: Any) -> Any:
+    return JsonResponse({"was_there": request.fastverify.current.revoke()})
+
+
+@session_required()
+def data(request: Any) -> Any:
+    session = request.fastverify.current
+    if "put" in request.GET:
+        session.set_data(request.GET["put"])
+    return JsonResponse({"data": session.get_data()})
+
+
+def own_refresh(request: Any) -> Any:
+    return JsonResponse(described(fv.refresh(request)))
+
+
+def own_signout(request: Any) -> Any:
+    fv.sign_out(request)
+    return JsonResponse({"ok": True})
+
+
+BLOCKING_URLS = [
+    path(name, csrf_exempt(view))
+    for name, view in {
+        "login": login,
+        "login-for-now": login_for_now,
+        "login-beside": login_beside,
+        "login-and-fail": login_and_fail,
+        "login-with-claims": login_with_claims,
+        "pro": session_required(validators=[IS_PRO])(show),
+        "fresh": fresh,
+        "unchecked": session_required(validators=[])(show),
+        "claims": claims,
+        "move": move,
+        "me": session_required()(show),
+        "maybe": maybe,
+        "strict": session_required(strict=True)(show),
+        "unguarded": session_required(check_anti_csrf=False)(show),
+        "merge": merge,
+        "revoke": revoke,
+        "data": data,
+        "own-refresh": own_refresh,
+        "own-signout": own_signout,
+    }.items()
+]
+
+
+# --- asynchronous views ---
+
+
+async def alogin(request: Any) -> Any:
+    await fv.sign_in(request, request.GET["user"], payload=json.loads(request.GET.get("payload", "{}")))
+    return JsonResponse({"ok": True})
+
+
+async def alogin_for_now(request: Any) -> Any:
+    await fv.sign_in(request, request.GET["user"], remember=False)
+    return JsonResponse({"ok": True})
+
+
+async def alogin_beside(request: Any) -> Any:
+    await fv.sign_in(request, request.GET["user"], previous=None)
+    return JsonResponse({"ok": True})
+
+
+async def alogin_and_fail(request: Any) -> Any:
+    await fv.sign_in(request, request.GET["user"])
+    raise Unauthorised("after all")
+
+
+async def alogin_with_claims(request: Any) -> Any:
+    await fv.sign_in(request, request.GET["user"], claims=[PLAN_ASYNC], authenticated=True)
+    return JsonResponse({"ok": True})
+
+
+async def ashow(request: Any) -> Any:
+    return JsonResponse(described(request.fastverify.current))
+
+
+async def amaybe(request: Any) -> Any:
+    return JsonResponse(described(await fv.session(request, required=False)))
+
+
+async def afresh(request: Any) -> Any:
+    return JsonResponse(described(await fv.session(request, validators=and_fresh)))
+
+
+@session_required(validators=[])
+async def aclaims(request: Any) -> Any:
+    return JsonResponse(await act_on_claims_async(request.fastverify.current, **request.GET.dict()))
+
+
+@session_required()
+async def amove(request: Any) -> Any:
+    await request.fastverify.current.move_to(request.GET["to"])
+    return await ashow(request)
+
+
+@session_required()
+async def amerge(request: Any) -> Any:
+    await request.fastverify.current.merge_payload(json.loads(request.GET["patch"]))
+    return await ashow(request)
+
+
+@session_required()
+async def arevoke(request: Any) -> Any:
+    return JsonResponse({"was_there": await request.fastverify.current.revoke()})
+
+
+@session_required()
+async def adata(request: Any) -> Any:
+    session = request.fastverify.current
+    if "put" in request.GET:
+        await session.set_data(request.GET["put"])
+    return JsonResponse({"data": await session.get_data()})
+
+
+async def aown_refresh(request: Any) -> Any:
+    return JsonResponse(described(await fv.refresh(request)))
+
+
+async def aown_signout(request: Any) -> Any:
+    await fv.sign_out(request)
+    return JsonResponse({"ok": True})
+
+
+ASYNC_URLS = [
+    path(name, csrf_exempt(view))
+    for name, view in {
+        "login": alogin,
+        "login-for-now": alogin_for_now,
+        "login-beside": alogin_beside,
+        "login-and-fail": alogin_and_fail,
+        "login-with-claims": alogin_with_claims,
+        "pro": session_required(validators=[IS_PRO_ASYNC])(ashow),
+        "fresh": afresh,
+        "unchecked": session_required(validators=[])(ashow),
+        "claims": aclaims,
+        "move": amove,
+        "me": session_required()(ashow),
+        "maybe": amaybe,
+        "strict": session_required(strict=True)(ashow),
+        "unguarded": session_required(check_anti_csrf=False)(ashow),
+        "merge": amerge,
+        "revoke": arevoke,
+        "data": adata,
+        "own-refresh": aown_refresh,
+        "own-signout": aown_signout,
+    }.items()
+]
+
+
+# --- views of Django REST framework ---
+
+
+def for_anybody(view: Any) -> Any:
+    """A view that looks at no session before it runs."""
+    return api_view(["GET", "POST"])(authentication_classes([])(view))
+
+
+def for_members(view: Any) -> Any:
+    return api_view(["GET", "POST"])(permission_classes([IsAuthenticated])(view))
+
+
+def for_members_with(validators: Any, view: Any) -> Any:
+    """A view for members whose session these validators are asked of."""
+    of_its_own = type("OfItsOwn", (SessionAuthentication,), {"validators": validators})
+
+    def own_view(request: Any) -> Any:  # the decorators write on what they get
+        return view(request)
+
+    return for_members(authentication_classes([of_its_own])(own_view))
+
+
+def drf_show(request: Any) -> Any:
+    assert request.auth is request.fastverify.current and request.user.pk == request.auth.user_id
+    return Response(described(request.auth))
+
+
+def drf_maybe(request: Any) -> Any:
+    return Response(described(request.auth))
+
+
+def drf_login(request: Any) -> Any:
+    fv.sign_in(request, request.query_params["user"], payload=json.loads(request.query_params.get("payload", "{}")))
+    return Response({"ok": True})
+
+
+def drf_claims(request: Any) -> Any:
+    return Response(act_on_claims(request.auth, **request.query_params.dict()))
+
+
+def drf_move(request: Any) -> Any:
+    request.auth.move_to(request.query_params["to"])
+    return Response(described(request.auth))
+
+
+def drf_merge(request: Any) -> Any:
+    request.auth.merge_payload(json.loads(request.query_params["patch"]))
+    return Response(described(request.auth))
+
+
+def drf_revoke(request: Any) -> Any:
+    return Response({"was_there": request.auth.revoke()})
+
+
+def drf_data(request: Any) -> Any:
+    if "put" in request.query_params:
+        request.auth.set_data(request.query_params["put"])
+    return Response({"data": request.auth.get_data()})
+
+
+DRF_URLS = [
+    path("login", for_anybody(drf_login)),
+    path("login-for-now", for_anybody(login_for_now)),
+    path("login-beside", for_anybody(login_beside)),
+    path("login-and-fail", for_anybody(login_and_fail)),
+    path("login-with-claims", for_anybody(login_with_claims)),
+    path("pro", for_members_with([IS_PRO], drf_show)),
+    path("fresh", for_members_with(and_fresh, drf_show)),
+    path("unchecked", for_members_with([], drf_show)),
+    path("claims", for_members_with([], drf_claims)),
+    path("move", for_members(drf_move)),
+    path("me", for_members(drf_show)),
+    path("maybe", api_view(["GET", "POST"])(drf_maybe)),
+    path("strict", for_anybody(session_required(strict=True)(show))),
+    path("unguarded", for_anybody(session_required(check_anti_csrf=False)(show))),
+    path("merge", for_members(drf_merge)),
+    path("revoke", for_members(drf_revoke)),
+    path("data", for_members(drf_data)),
+    path("own-refresh", for_anybody(own_refresh)),
+    path("own-signout", for_anybody(own_signout)),
+]
+
+DJANGO_SITES: dict[str, Any] = {"django-async": django_async_site}
+BLOCKING_DJANGO_SITES: dict[str, Any] = {"django-sync": django_sync_site, "drf": drf_site}
