@@ -54,7 +54,7 @@ BENCH_PYTHON ?=
 BENCH := .venv-bench
 RESULTS := bench/results
 bench: $(BENCH)/.ready $(VENV)/.for-test
-	$(foreach name,verify peers threads revoked memory refresh revocations,$(call run-bench,$(name)))
+	$(foreach name,verify peers threads revoked memory http_requests refresh revocations,$(call run-bench,$(name)))
 	$(BIN)/python bench/verify.py --algorithms RS256,ES256 $(ARGS) --json $(RESULTS)/verify_here.json
 	$(BENCH)/bin/python bench/plot.py
 	$(BENCH)/bin/python bench/report.py

@@ -1,6 +1,6 @@
 """What verifying costs a whole HTTP request: a raw ASGI application on uvicorn, with and without it.
 
-    python bench/http_requests.py [--rounds 15] [--seconds 0.4] [--json FILE]
+    python bench/http_requests.py [--rounds 11] [--seconds 0.3] [--json FILE]
 
 One server process for each row, one client process that keeps 32 connections busy with one request each. The token is
 a session's access token under RS256, verified before, as nearly all are. Rows:
@@ -59,8 +59,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 def main() -> int:
-    parser = harness.parser(__doc__)
-    parser.add_argument("--seconds", type=float, default=0.4, help="of each turn; default: 0.4")
+    parser = harness.parser(__doc__, rounds=11)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each turn; default: 0.3")
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -224,6 +224,16 @@ def refresh(documents: Documents) -> str:
     return markdown(["a second", "bare EVALSHA", "refresh", "share", "share by client CPU"], body)
 
 
+def http_requests(documents: Documents) -> str:
+    results = documents["http_requests"]["results"]
+    body = []
+    for name, row in results["rows"].items():
+        share = results["shares"].get(name)
+        shares = [f"{share[kind]['median']:.0f} %" for kind in ("wall", "cpu")] if share else ["", ""]
+        body.append([name, f"{harness.cpu(row):.1f}", f"{1e6 / row['wall']['median']:,.0f}", *shares])
+    return markdown(["", "CPU of the server, µs a request", "requests a second", "of bare", "by CPU"], body)
+
+
 def reach(documents: Documents) -> str:
     names = ("p50", "p90", "p99", "max")
     body = [
@@ -316,6 +326,7 @@ TABLES: dict[str, Callable[[Documents], str]] = {
     "stalls": stalls,
     "memory": memory,
     "refresh": refresh,
+    "http": http_requests,
     "reach": reach,
     "bootstrap": bootstrap,
     "growth": growth,

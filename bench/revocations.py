@@ -1,7 +1,7 @@
 """How soon a revocation is enforced in another process, what it takes to end a user's many sessions, and how long a
 gateway takes to load what is revoked already.
 
-    python bench/revocations.py [--revocations 300] [--entries 10000000] [--rounds 3] [--json FILE]
+    python bench/revocations.py [--revocations 300] [--entries 10000000] [--rounds 2] [--json FILE]
 
 Reach      from the moment when `Sessions.revoke` returns in one process until `SessionVerifier.verify` refuses the
            session's token in another, on the clock that both share. The other process is idle (it looks every 0.2 ms),
@@ -63,7 +63,7 @@ SAMPLE = 2_000
 
 
 def main() -> int:
-    parser = harness.parser(__doc__, rounds=3)
+    parser = harness.parser(__doc__, rounds=2)
     parser.add_argument("--revocations", type=int, default=REVOCATIONS, help=f"default: {REVOCATIONS}")
     parser.add_argument("--entries", type=int, default=ENTRIES, help=f"default: {ENTRIES:,}")
     arguments = parser.parse_args()

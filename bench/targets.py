@@ -102,6 +102,11 @@ def bootstrap(documents: Documents) -> float:
     return float(loaded["seconds"]["median"])
 
 
+def requests_share(row: str) -> Callable[[Documents], float]:
+    """Of the rate without verification; on the wall."""
+    return lambda documents: float(documents["http_requests"]["shares"][row]["wall"]["median"])
+
+
 def growth_of_refresh(documents: Documents) -> float:
     return float(documents["growth"]["ratio"]["median"])
 
@@ -146,6 +151,10 @@ TARGETS = (
         Target("P7", f"{algorithm}: two threads, GIL released, of one", 1.9, True, scaling(algorithm))
         for algorithm in ("RS256", "PS256", "ES256", "EdDSA")
     ),
+    Target(
+        "P8", "requests a second with the middleware, of without", 93, True, requests_share("gateway, header"), " %"
+    ),
+    Target("P8", "the same by cookie, with its proof against CSRF", 88, True, requests_share("gateway, cookie"), " %"),
     Target("P9", "refresh, 50 tasks, of the rate of a bare EVALSHA", 40, True, refresh_share, unit=" %"),
     Target("P10", "cache of 64k entries: bytes an entry", 1_800, False, entry_bytes, unit=" B"),
     Target("P10", "growth over all verifies: 50 million with --full", 1.0, False, growth, unit=" MB"),

@@ -16,6 +16,7 @@ import pytest
 import contenders
 import growth
 import harness
+import http_requests
 import install_peers
 import memory
 import peers
@@ -134,6 +135,13 @@ def test_verify_times_every_row(run: Callable[..., Any]) -> None:
     results = run(verify, "--algorithms", "HS256,ES256")["results"]
     assert set(results) == {"HS256", "ES256"}
     assert set(results["ES256"]) >= {"no-op call", "raw signature", "cold", "cold, dict", "cached", "cached, dict"}
+
+
+def test_whole_requests_are_proven_and_their_share_is_of_the_bare_row(run: Callable[..., Any]) -> None:
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install '.[server]'")
+    results = run(http_requests, "--seconds", "0.02")["results"]
+    assert {"bare, header", "gateway, header", "bare, cookie", "service, cookie"} <= set(results["rows"])
+    assert set(results["shares"]) == {name for name in results["rows"] if not name.startswith("bare")}
 
 
 def test_peers_names_who_is_missing_and_times_the_others(run: Callable[..., Any], tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 # cython: embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True
-"""The compiled core: verifies tokens. No policy of sessions, no store, no HTTP, no clock but the coarse one.
+"""The compiled core: verifies tokens. No policy of sessions, no store, no HTTP but finding tokens among raw headers, no
+clock but the coarse one.
 
 Theory of operation
 -------------------
