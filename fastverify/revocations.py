@@ -217,7 +217,8 @@ class Follower:
         self._hints.close()
         with self._changed:
             self._changed.notify_all()
-        if thread is not None:
+        # The thread itself may come here: it may be the one that collects what nobody refers to any more.
+        if thread is not None and thread is not threading.current_thread():
             thread.join()
         self._table.fresh_until = float("-inf")
 

@@ -611,6 +611,25 @@ async def test_a_close_that_is_cancelled_leaves_no_follower_behind(
     assert thread is not None and not thread.is_alive()
 
 
+def test_the_followers_own_thread_may_close_it(service: Sessions, store_url: str, unique_prefix: str) -> None:
+    """Whoever nobody refers to any more is collected by whatever thread comes by."""
+    gateway = SessionVerifier.connect(store_url, issuer=ISSUER, prefix=unique_prefix)
+    thread, failed = gateway._follower._thread, list[BaseException]()
+
+    def close_within() -> Any:
+        try:
+            gateway.close()
+        except BaseException as error:
+            failed.append(error)
+        raise StoreUnavailable("closed")
+
+    gateway._follower._keep_ring = close_within
+    assert thread is not None
+    thread.join(20)
+    assert not thread.is_alive() and not failed
+    gateway.close()
+
+
 def test_a_process_whose_clock_is_ahead_keeps_nobody_from_a_new_key(store_url: str, unique_prefix: str) -> None:
     year = 365 * 86_400
     ahead = Sessions(open_store(store_url), settings(unique_prefix), clock=lambda: time.time() + year)
