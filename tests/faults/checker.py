@@ -50,6 +50,8 @@ class Rules:
     recovery: float = 3.0
     #: After a failover, until gateways have pushed back what was lost; None: they do not.
     push_back: float | None = None
+    #: Of each primary. With several, another than the one that has a write may be promoted.
+    replicas: int = 1
     #: While a partition leaves two primaries writable.
     split: float = 0.0
 
@@ -250,7 +252,7 @@ class _Checker:
             if not end.sure:
                 continue
             losses = self._losses_of(end.event)
-            if end.event.wait == "replicated":
+            if end.event.wait == "replicated" and self.rules.replicas < 2:
                 emptied = next((loss.began for loss in losses if loss.lost_from == 0), inf)
                 yield end, "", end.event.ended, emptied
                 continue

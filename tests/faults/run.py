@@ -23,7 +23,7 @@ from .checker import Report, Rules, as_json, as_text, check
 from .injectors import FAULTS
 from .journal import merge
 from .network import Network, Refused
-from .rig import RIGS, Rig
+from .rig import RIGS, Rig, Sentinel
 from .workload import Setup
 
 #: Seconds before the first fault: some sessions must be old enough to have been rotated.
@@ -71,6 +71,7 @@ def rules_of(rig: Rig, *, recovery: float = 3.0) -> Rules:
         shards=setup.shards,
         recovery=recovery,
         push_back=setup.staleness + PUSH_BACK,
+        replicas=2 if isinstance(rig, Sentinel) else 1,
     )
 
 

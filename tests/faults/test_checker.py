@@ -270,3 +270,12 @@ def test_a_read_beside_a_deposed_primary_may_be_of_the_past(deposed: bool) -> No
     events = create(), revoke(10), event("info", 11, ends_at=5000)
     assert broken(*events, fault(9, 12, deposed=deposed)) == (set() if deposed else {"I6"})
     assert broken(*events, fault(5, 10.9, deposed=deposed)) == {"I6"}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_of_two_replicas_the_other_one_may_be_promoted(replicas: int) -> None:
+    """The page: lost only if the *promoted* replica lacks it; and not for longer than giving back takes."""
+    lost = create(), fault(9, 20, lost_from=8, lost_to=20), revoke(10, wait="replicated"), refresh(22, 0, 0)
+    assert broken(*lost, replicas=replicas) == (set() if replicas == 2 else {"b"})
+    before = create(), revoke(7, wait="replicated"), fault(9, 20, lost_from=8, lost_to=20), refresh(22, 0, 0)
+    assert broken(*before, replicas=replicas) == {"b"}
