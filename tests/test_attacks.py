@@ -1085,14 +1085,16 @@ def test_j12_a18_a19_oversized_input_is_refused_without_allocating(case: str) ->
     token = HUGE[case](key)
     for form in (token, token.encode()):
         refuse(verifier, form, errors.MalformedToken, errors.UnsupportedToken)
-        tracemalloc.start()
-        try:
-            outcome = verifier.verify_many([form], now=NOW)
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        assert isinstance(outcome[0], errors.InvalidToken)
-        assert peak < 16_384
+        peaks = []
+        for _ in range(5):  # what other threads of this process allocate meanwhile counts too, and only adds
+            tracemalloc.start()
+            try:
+                outcome = verifier.verify_many([form], now=NOW)
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
+            assert isinstance(outcome[0], errors.InvalidToken)
+        assert min(peaks) < 16_384
 
 
 # --- A1: no signature ---
