@@ -102,6 +102,11 @@ def headers_of_environ(environ: Mapping[str, Any]) -> list[Header]:
     ]
 
 
+def as_text(headers: Iterable[Header]) -> list[tuple[str, str]]:
+    """Header pairs as WSGI frameworks have them."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
 class Presented(NamedTuple):
     """A token, and what carried it."""
 

@@ -25,7 +25,7 @@ from ..steps import run_async
 from ..transport import Reply, Rules
 from ..verifier import SessionVerifier
 from .http import ROUTES, Hooks, HttpSessions
-from .request import CONTEXT, SESSION, GatewayContext, RequestContext, RequestSession
+from .request import CONTEXT, SESSION, GatewayContext, RequestContext, RequestSession, require_session
 
 __all__ = [
     "CONTEXT",
@@ -97,9 +97,8 @@ class SessionMiddleware:
         is_socket = scope["type"] == "websocket"
         context = self._http.open(scope["headers"], "GET" if is_socket else scope["method"], scope, is_socket)
 
-        def send_with_tokens(
-            message: Message,
-        ) -> Awaitable[None]:  # no coroutine of its own: called twice a request
+        # Called twice a request, so it is no coroutine of its own.
+        def send_with_tokens(message: Message) -> Awaitable[None]:
             if message["type"] in _STARTS:
                 context.started = True
                 if context.has_queued:
@@ -120,18 +119,6 @@ class SessionMiddleware:
                 raise
             response = await answer_app(self._http, scope, context, error)
             await response(scope, receive, send_with_tokens)
-
-
-def require_session(scope: Scope) -> Any:
-    """The session that an eager ``SessionMiddleware`` has found: a RequestSession, or a Session in a gateway.
-
-    Raises:
-        Unauthorised, TryRefreshToken, StoreUnavailable: why there is none; leave it to the middleware to answer.
-    """
-    session = scope[SESSION]
-    if session is None:
-        raise scope[CONTEXT].error
-    return session
 
 
 def context_of(scope: Scope) -> RequestContext:

@@ -41,7 +41,7 @@ from ..errors import SessionError, StoreUnavailable
 from ..manager import AsyncSessions, CreateOptions, Sessions
 from ..session_claims import RouteValidators
 from ..steps import Steps, run, run_async
-from ..transport import Reply, Rules, cors_headers, headers_of_environ
+from ..transport import Reply, Rules, as_text, cors_headers, headers_of_environ
 from .django_settings import OpenSessions, read_settings
 from .http import HttpSessions
 from .request import RequestContext, RequestSession, SyncRequestContext, SyncRequestSession
@@ -262,7 +262,7 @@ got_request_exception.connect(_note_error)
 def _finish(request: Any, response: Any) -> Any:
     context = request.fastverify
     queued = context.write(()) if context.has_queued else ()
-    ours = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in queued]
+    ours = as_text(queued)
     if ours:
         response.headers = _Headers(response.headers, dict(ours).get(_EXPOSED, ""))
     for name, value in ours:
@@ -315,7 +315,7 @@ class _Headers(ResponseHeaders):  # type: ignore[misc]  # Django has no types
 
 
 def _response(reply: Reply) -> Any:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
+    headers = dict(as_text(reply.headers))
     return HttpResponse(reply.body, status=reply.status, headers=headers)
 
 

@@ -28,7 +28,7 @@ from ..errors import SessionError, StoreUnavailable
 from ..manager import CreateOptions, Sessions
 from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run
-from ..transport import Reply, cors_headers
+from ..transport import Reply, as_text, cors_headers
 from .http import ROUTES, Hooks, HttpSessions
 from .wsgi import SessionMiddleware, SyncRequestContext, SyncRequestSession, context_of
 
@@ -153,8 +153,7 @@ def _context() -> SyncRequestContext:
 
 
 def _response(reply: Reply) -> Response:
-    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in reply.headers]
-    return current_app.response_class(reply.body, reply.status, headers)
+    return current_app.response_class(reply.body, reply.status, as_text(reply.headers))
 
 
 def _current() -> SyncRequestSession | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypedDict, cast
 
 from ..errors import (
@@ -19,7 +20,7 @@ from ..errors import (
 from ..manager import AsyncSessions, Sessions
 from ..session_claims import GeneralValidators
 from ..steps import Steps
-from ..transport import Header, Reply, Rules, Transport, json_reply, public_reply
+from ..transport import Reply, Rules, Transport, json_reply, public_reply
 from ..verifier import SessionVerifier
 from .request import GatewayContext, RequestContext, RequestSteps, SyncRequestContext
 
@@ -50,16 +51,6 @@ _HOOKED: dict[str, tuple[type[FastVerifyError], ...]] = {
     "on_too_many_refreshes": (TooManyRefreshes,),
     "on_store_unavailable": (StoreUnavailable,),
 }
-
-
-def _contexts(
-    sessions: Sessions | AsyncSessions | SessionVerifier, rules: Rules, validators: GeneralValidators
-) -> Callable[[Iterable[Header], str, MutableMapping[str, Any], bool], GatewayContext]:
-    """What makes the context of each request."""
-    if isinstance(sessions, SessionVerifier) or not isinstance(rules, Transport):
-        return lambda headers, method, keep, socket: GatewayContext(sessions, rules, headers, method, keep, socket)
-    kind = RequestContext if isinstance(sessions, AsyncSessions) else SyncRequestContext
-    return lambda headers, method, keep, socket: kind(sessions, rules, headers, method, keep, socket, validators)
 
 
 def routes_to_serve(transport: Transport, names: Iterable[str]) -> dict[tuple[str, str], str]:
@@ -117,18 +108,18 @@ class HttpSessions:
         self.rules = rules or Rules() if isinstance(sessions, SessionVerifier) else Transport(sessions.config)
         #: (method, path) -> name of the route.
         self.routes = routes_to_serve(self.rules, routes) if isinstance(self.rules, Transport) else {}
-        self._new = _contexts(sessions, self.rules, validators)
+        #: Begins a request: its headers, method, keep, and whether it is a socket, as for ``GatewayContext``.
+        self.open: Callable[..., GatewayContext]
+        if isinstance(sessions, SessionVerifier) or not isinstance(self.rules, Transport):
+            self.open = partial(GatewayContext, sessions, self.rules)
+        else:
+            context = RequestContext if isinstance(sessions, AsyncSessions) else SyncRequestContext
+            self.open = partial(context, sessions, self.rules, validators=validators)
         self._hooks: dict[type[FastVerifyError], Hook] = {}
         for name, hook in cast(dict[str, Hook], hooks).items():
             if name not in _HOOKED:
                 raise ConfigError(name, f"is no hook; there are {', '.join(_HOOKED)}")
             self._hooks |= {error: hook for error in _HOOKED[name]}
-
-    def open(
-        self, headers: Iterable[Header], http_method: str, keep: MutableMapping[str, Any], is_socket: bool = False
-    ) -> GatewayContext:
-        """Begin a request; arguments as for ``GatewayContext``."""
-        return self._new(headers, http_method, keep, is_socket)
 
     def serve(self, route: str, context: RequestSteps) -> Steps[Reply]:
         """Answer one of our own routes."""

@@ -131,6 +131,22 @@ class GatewayContext:
         return session
 
 
+def require_session(keep: Mapping[str, Any]) -> Any:
+    """The session that an eager ``SessionMiddleware`` has found: of a request, or in a gateway the Session itself.
+
+    Args:
+        keep: the ASGI scope, or the WSGI environ.
+
+    Raises:
+        Unauthorised, TryRefreshToken, ClaimValidationFailed, StoreUnavailable: why there is none; leave it to the
+            middleware to answer.
+    """
+    session = keep[SESSION]
+    if session is None:
+        raise keep[CONTEXT].error
+    return session
+
+
 class RequestSteps(GatewayContext):
     """What a request may ask of a session service, as steps. The two classes below take them."""
 

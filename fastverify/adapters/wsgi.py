@@ -21,10 +21,10 @@ from ..errors import SessionError, StoreUnavailable
 from ..manager import Sessions
 from ..session_claims import GeneralValidators
 from ..steps import run
-from ..transport import Header, Reply, Rules, headers_of_environ
+from ..transport import Reply, Rules, as_text, headers_of_environ
 from ..verifier import SessionVerifier
 from .http import ROUTES, Hooks, HttpSessions
-from .request import CONTEXT, SESSION, GatewayContext, SyncRequestContext, SyncRequestSession
+from .request import CONTEXT, SESSION, GatewayContext, SyncRequestContext, SyncRequestSession, require_session
 
 __all__ = [
     "CONTEXT",
@@ -100,18 +100,6 @@ class SessionMiddleware:
             return app(environ, start_with_tokens)
 
 
-def require_session(environ: Environ) -> Any:
-    """The session that an eager ``SessionMiddleware`` has found: a SyncRequestSession, or a Session in a gateway.
-
-    Raises:
-        Unauthorised, TryRefreshToken, StoreUnavailable: why there is none; leave it to the middleware to answer.
-    """
-    session = environ[SESSION]
-    if session is None:
-        raise environ[CONTEXT].error
-    return session
-
-
 def context_of(environ: Environ) -> SyncRequestContext:
     """The request's dealings with sessions: sign-in, refresh and sign-out by hand.
 
@@ -128,7 +116,7 @@ def reply_app(reply: Reply) -> WSGIApp:
     """A response as a WSGI application."""
 
     def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        start_response(f"{reply.status} {responses.get(reply.status, 'Unknown')}", _text(reply.headers))
+        start_response(f"{reply.status} {responses.get(reply.status, 'Unknown')}", as_text(reply.headers))
         return [reply.body]
 
     return app
@@ -137,8 +125,4 @@ def reply_app(reply: Reply) -> WSGIApp:
 def _with_tokens(context: GatewayContext, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     if not context.has_queued:
         return headers
-    return _text(context.write((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers))
-
-
-def _text(headers: Iterable[Header]) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    return as_text(context.write((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers))

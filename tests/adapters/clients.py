@@ -11,6 +11,9 @@ from fastverify import AsyncSessions
 
 Open = Callable[..., Awaitable[AsyncSessions]]
 
+#: Of a page on another port than the API's.
+ORIGIN = "http://localhost:3000"
+
 
 class Client(httpx.AsyncClient):
     """A browser (``cookie``) or an app (``header``): it keeps tokens as the client library does."""
@@ -47,3 +50,19 @@ class Client(httpx.AsyncClient):
 
     async def refresh(self) -> httpx.Response:
         return await self.call("/auth/session/refresh", token=self.refresh_token, rid="session")
+
+
+async def expect_preflights(client: Client) -> None:
+    """A page of another origin may call with all that the client library sends."""
+    for path in ("/auth/session/refresh", "/auth/signout", "/me"):
+        response = await client.options(
+            path,
+            headers={
+                "origin": ORIGIN,
+                "access-control-request-method": "POST",
+                "access-control-request-headers": "anti-csrf,content-type,fdi-version,rid,st-auth-mode",
+            },
+        )
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == ORIGIN
+        assert response.headers["access-control-allow-credentials"] == "true"

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from blocking_sites import IS_PRO, served
-from clients import Client, Open
+from clients import ORIGIN, Client, Open, expect_preflights
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
@@ -35,7 +35,6 @@ from fastverify.adapters.django import (
     session_required,
 )
 
-ORIGIN = "http://localhost:3000"
 CORS = "corsheaders.middleware.CorsMiddleware"
 HANDLERS = {"wsgi": WSGIHandler, "asgi": ASGIHandler}
 
@@ -227,18 +226,7 @@ async def test_class_based_views(given: dict[str, Any], sessions: AsyncSessions,
 class TestBesideCorsMiddleware:
     async def test_the_preflight_passes(self, given: dict[str, Any], kind: str, order: tuple[str, str]) -> None:
         async with Client(site(kind, given, BLOCKING_URLS, *order)) as client:
-            for url in ("/auth/session/refresh", "/auth/signout", "/me"):
-                response = await client.options(
-                    url,
-                    headers={
-                        "origin": ORIGIN,
-                        "access-control-request-method": "POST",
-                        "access-control-request-headers": "anti-csrf,content-type,fdi-version,rid,st-auth-mode",
-                    },
-                )
-                assert response.status_code == 200
-                assert response.headers["access-control-allow-origin"] == ORIGIN
-                assert response.headers["access-control-allow-credentials"] == "true"
+            await expect_preflights(client)
 
     async def test_every_response_can_be_read_by_the_page(
         self, given: dict[str, Any], kind: str, order: tuple[str, str]

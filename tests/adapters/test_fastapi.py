@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from clients import Client, Open
+from clients import ORIGIN, Client, Open, expect_preflights
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Request, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -25,8 +25,6 @@ from fastverify import (
 )
 from fastverify.adapters.asgi import SessionMiddleware
 from fastverify.adapters.fastapi import FastVerify, RequestSession, cors_headers
-
-ORIGIN = "http://localhost:3000"
 
 
 @pytest.fixture
@@ -60,18 +58,7 @@ def site_behind_cors(sessions: AsyncSessions, order: str) -> FastAPI:
 class TestBesideCorsMiddleware:
     async def test_the_preflight_passes(self, sessions: AsyncSessions, order: str) -> None:
         async with Client(site_behind_cors(sessions, order)) as client:
-            for path in ("/auth/session/refresh", "/auth/signout", "/me"):
-                response = await client.options(
-                    path,
-                    headers={
-                        "origin": ORIGIN,
-                        "access-control-request-method": "POST",
-                        "access-control-request-headers": "anti-csrf,content-type,fdi-version,rid,st-auth-mode",
-                    },
-                )
-                assert response.status_code == 200
-                assert response.headers["access-control-allow-origin"] == ORIGIN
-                assert response.headers["access-control-allow-credentials"] == "true"
+            await expect_preflights(client)
 
     async def test_every_response_can_be_read_by_the_page(self, sessions: AsyncSessions, order: str) -> None:
         async with Client(site_behind_cors(sessions, order)) as client:
