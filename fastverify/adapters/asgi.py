@@ -69,6 +69,7 @@ class SessionMiddleware:
         eager: verify at once, for ``scope["fastverify.session"]``. False: only when the application asks.
         validators: of the claims of every session that is asked for; a list, or a function of the session. With
             ``eager`` they are asked at once, and ``require_session`` raises what they say.
+        strict: ask the store whether it lives about every session that is asked for, unless the route says otherwise.
         hooks: see ``Hooks``; a response is an ASGI application here, such as a Starlette response.
 
     Raises:
@@ -84,11 +85,12 @@ class SessionMiddleware:
         rules: Rules | None = None,
         eager: bool = True,
         validators: GeneralValidators = (),
+        strict: bool = False,
         **hooks: Unpack[Hooks],
     ) -> None:
         self.app = app
         self._eager = eager
-        self._http = HttpSessions(sessions, AsyncSessions, routes, rules, hooks, validators)
+        self._http = HttpSessions(sessions, AsyncSessions, routes, rules, hooks, validators, strict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -112,7 +114,7 @@ class SessionMiddleware:
                 await reply_app(reply)(scope, receive, send_with_tokens)
                 return
             if self._eager:
-                await run_async(context.look_steps()) if self._http.validators else context.look()
+                await run_async(context.look_steps()) if self._http.looks_further else context.look()
             await self.app(scope, receive, send_with_tokens)
         except (SessionError, StoreUnavailable) as error:
             if context.started and not is_socket:

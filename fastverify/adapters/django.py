@@ -145,7 +145,7 @@ class FastVerify:
         *,
         required: bool = True,
         check_anti_csrf: bool | None = None,
-        strict: bool = False,
+        strict: bool | None = None,
         validators: RouteValidators | None = None,
     ) -> Any:
         """The session of a request; arguments and errors as ``RequestContext.session``."""
@@ -177,7 +177,7 @@ def session_required(
     *,
     required: bool = True,
     check_anti_csrf: bool | None = None,
-    strict: bool = False,
+    strict: bool | None = None,
     validators: RouteValidators | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator for views, sync or async: they run with a session, which is then ``request.fastverify.current``.
@@ -187,7 +187,7 @@ def session_required(
     Args:
         required: False: also where no session's token came; ``current`` is then None.
         check_anti_csrf: whether a cookie needs its proof against CSRF; None: for every method but GET.
-        strict: also ask the store whether the session lives.
+        strict: also ask the store whether the session lives; None: as the settings say.
         validators: of its claims: a list in the place of the application's, or a function of these and the session
             that returns one.
     """

@@ -29,7 +29,7 @@ S = TypeVar("S", Sessions, AsyncSessions)
 
 _HOOKS = {name.upper(): name for name in Hooks.__optional_keys__}
 _NAMED = {"SESSIONS", "USER", "VALIDATORS", *_HOOKS}
-_NAMES = {"URL", "CONFIG", "ROUTES", *_NAMED}
+_NAMES = {"URL", "CONFIG", "ROUTES", "STRICT", *_NAMED}
 
 
 class Settings(NamedTuple):
@@ -40,6 +40,7 @@ class Settings(NamedTuple):
     routes: tuple[str, ...]
     hooks: Hooks
     validators: GeneralValidators
+    strict: bool
 
 
 def read_settings() -> Settings:
@@ -62,16 +63,19 @@ def read_settings() -> Settings:
     validators = named.get("VALIDATORS", ())
     if not callable(validators) and not isinstance(validators, Sequence):
         raise ImproperlyConfigured("FASTVERIFY['VALIDATORS'] is neither a list nor a function that makes one")
+    strict = given.get("STRICT", False)
+    if not isinstance(strict, bool):
+        raise ImproperlyConfigured("FASTVERIFY['STRICT'] must be True or False")
     if ("SESSIONS" in given) is ("URL" in given):
         raise ImproperlyConfigured("FASTVERIFY needs either 'SESSIONS', or 'URL' and 'CONFIG'")
     if "URL" in given:
         config = _config(given.get("CONFIG"), routes)
-        return Settings(None, lambda kind: kind(open_store(given["URL"]), config), routes, hooks, validators)
+        return Settings(None, lambda kind: kind(open_store(given["URL"]), config), routes, hooks, validators, strict)
     make = named["SESSIONS"]
     sessions = make if isinstance(make, Sessions | AsyncSessions) else None
     if sessions is None and not callable(make):
         raise ImproperlyConfigured("FASTVERIFY['SESSIONS'] is neither Sessions, nor AsyncSessions, nor makes them")
-    return Settings(sessions, make, routes, hooks, validators)
+    return Settings(sessions, make, routes, hooks, validators, strict)
 
 
 def _config(given: Any, routes: tuple[str, ...]) -> Config:
@@ -157,4 +161,4 @@ class OpenSessions:
 
     def _http(self, sessions: Sessions | AsyncSessions) -> HttpSessions:
         given = self._given
-        return HttpSessions(sessions, type(sessions), given.routes, None, given.hooks, given.validators)
+        return HttpSessions(sessions, type(sessions), given.routes, None, given.hooks, given.validators, given.strict)

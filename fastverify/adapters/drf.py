@@ -54,6 +54,8 @@ class SessionAuthentication(BaseAuthentication):  # type: ignore[misc]  # the fr
 
     #: Of the session's claims, as for ``RequestContext.session``; a class of your own may name others.
     validators: ClassVar[RouteValidators | None] = None
+    #: Whether to ask the store if the session lives; None: as the settings say.
+    strict: ClassVar[bool | None] = None
 
     def authenticate(self, request: Any) -> tuple[Any, SyncRequestSession] | None:
         """The user and the session; None where no session's token came.
@@ -63,7 +65,8 @@ class SessionAuthentication(BaseAuthentication):  # type: ignore[misc]  # the fr
             ClaimValidationFailed: the session is not what the validators ask for.
         """
         # Of the class: a function is none of its methods.
-        session = request._request.fastverify.session(required=False, validators=type(self).validators)
+        kind = type(self)
+        session = request._request.fastverify.session(required=False, strict=kind.strict, validators=kind.validators)
         if session is None:
             return None
         user = _user_of(session.user_id)

@@ -38,7 +38,7 @@ class FastVerify(starlette.FastVerify):
         *,
         required: bool = True,
         check_anti_csrf: bool | None = None,
-        strict: bool = False,
+        strict: bool | None = None,
         validators: RouteValidators | None = None,
     ) -> Callable[..., Awaitable[RequestSession | None]]:
         """A dependency: the session of the request, or of a WebSocket handshake.
@@ -46,7 +46,7 @@ class FastVerify(starlette.FastVerify):
         Args:
             required: False: None where no session's token came.
             check_anti_csrf: whether a cookie needs its proof against CSRF; None: for every method but GET.
-            strict: also ask the store whether the session lives.
+            strict: also ask the store whether the session lives; None: as the application says.
             validators: of its claims: a list in the place of the application's, or a function of these and the session
                 that returns one.
         """

@@ -46,6 +46,7 @@ class FastVerify:
         app: an application to install in at once; others by ``init_app``.
         routes: those of ``refresh``, ``signout``, ``jwks``, ``discovery`` to serve.
         validators: of the claims of every session that a view asks for; a list, or a function of the session.
+        strict: ask the store whether it lives about every session that a view asks for, unless the view says otherwise.
         hooks: ``on_unauthorised``, ``on_claim_validation_failed`` and the like (``http.Hooks``): called with the
             request and the error, they return what a view may. What has to be cleared has been cleared by then.
 
@@ -60,10 +61,12 @@ class FastVerify:
         *,
         routes: Iterable[str] = ROUTES,
         validators: GeneralValidators = (),
+        strict: bool = False,
         **hooks: Unpack[Hooks],
     ) -> None:
         self._sessions = sessions
         self._validators = validators
+        self._strict = strict
         self._http = HttpSessions(sessions, Sessions, routes, None, hooks)
         if app is not None:
             self.init_app(app)
@@ -76,7 +79,7 @@ class FastVerify:
         for kind in (SessionError, StoreUnavailable):
             app.register_error_handler(kind, self._answer)
         middleware = SessionMiddleware(
-            app.wsgi_app, self._sessions, routes=(), eager=False, validators=self._validators
+            app.wsgi_app, self._sessions, routes=(), eager=False, validators=self._validators, strict=self._strict
         )
         app.wsgi_app = middleware  # type: ignore[method-assign]
 
@@ -85,7 +88,7 @@ class FastVerify:
         *,
         required: bool = True,
         check_anti_csrf: bool | None = None,
-        strict: bool = False,
+        strict: bool | None = None,
         validators: RouteValidators | None = None,
     ) -> SyncRequestSession | None:
         """The session of the current request; arguments and errors as ``RequestContext.session``."""
@@ -124,7 +127,7 @@ def session_required(
     *,
     required: bool = True,
     check_anti_csrf: bool | None = None,
-    strict: bool = False,
+    strict: bool | None = None,
     validators: RouteValidators | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator for views, sync or async: they run with a session, which is then ``current_session``.
@@ -132,7 +135,7 @@ def session_required(
     Args:
         required: False: also where no session's token came; ``current_session`` is then false.
         check_anti_csrf: whether a cookie needs its proof against CSRF; None: for every method but GET.
-        strict: also ask the store whether the session lives.
+        strict: also ask the store whether the session lives; None: as the application says.
         validators: of its claims: a list in the place of the application's, or a function of these and the session
             that returns one.
     """

@@ -40,11 +40,15 @@ class Hooks(TypedDict, total=False):
     on_token_theft_detected: Hook
     on_claim_validation_failed: Hook
     on_too_many_refreshes: Hook
+    #: Unless it is given, ``on_unauthorised`` gets these too.
+    on_duplicate_cookies: Hook
     on_store_unavailable: Hook
 
 
 _HOOKED: dict[str, tuple[type[FastVerifyError], ...]] = {
+    # In this order: what comes later is more particular.
     "on_unauthorised": (Unauthorised, DuplicateCookies),
+    "on_duplicate_cookies": (DuplicateCookies,),
     "on_try_refresh_token": (TryRefreshToken,),
     "on_token_theft_detected": (TokenTheftDetected,),
     "on_claim_validation_failed": (ClaimValidationFailed,),
@@ -83,10 +87,11 @@ class HttpSessions:
         rules: with a SessionVerifier: how sessions arrive. Others know it from their configuration.
         hooks: see ``Hooks``.
         validators: of the claims of every session that a request asks for, unless its route says otherwise.
+        strict: ask the store about every session that a request asks for, unless its route says otherwise.
 
     Raises:
-        ConfigError: cookie settings that no browser accepts, an unknown route or hook, validators where sessions are
-            only verified.
+        ConfigError: cookie settings that no browser accepts, an unknown route or hook, validators or ``strict`` where
+            sessions are only verified.
         TypeError: ``sessions`` is of another kind.
     """
 
@@ -98,13 +103,17 @@ class HttpSessions:
         rules: Rules | None,
         hooks: Hooks,
         validators: GeneralValidators = (),
+        strict: bool = False,
     ) -> None:
         if not isinstance(sessions, kind | SessionVerifier):
             raise TypeError(f"sessions must be {kind.__name__}, or a SessionVerifier to verify only")
         if validators and isinstance(sessions, SessionVerifier):
             raise ConfigError("validators", "a SessionVerifier cannot refetch claims")
+        if strict and isinstance(sessions, SessionVerifier):
+            raise ConfigError("strict", "a SessionVerifier does not ask the store")
         self.sessions = sessions
-        self.validators = validators
+        #: Whether finding a session may take more than verifying a token.
+        self.looks_further = bool(validators) or strict
         self.rules = rules or Rules() if isinstance(sessions, SessionVerifier) else Transport(sessions.config)
         #: (method, path) -> name of the route.
         self.routes = routes_to_serve(self.rules, routes) if isinstance(self.rules, Transport) else {}
@@ -114,12 +123,15 @@ class HttpSessions:
             self.open = partial(GatewayContext, sessions, self.rules)
         else:
             context = RequestContext if isinstance(sessions, AsyncSessions) else SyncRequestContext
-            self.open = partial(context, sessions, self.rules, validators=validators)
+            self.open = partial(context, sessions, self.rules, validators=validators, strict=strict)
         self._hooks: dict[type[FastVerifyError], Hook] = {}
-        for name, hook in cast(dict[str, Hook], hooks).items():
+        given = cast(dict[str, Hook], hooks)
+        for name in given:
             if name not in _HOOKED:
                 raise ConfigError(name, f"is no hook; there are {', '.join(_HOOKED)}")
-            self._hooks |= {error: hook for error in _HOOKED[name]}
+        for name, errors in _HOOKED.items():
+            if name in given:
+                self._hooks |= dict.fromkeys(errors, given[name])
 
     def serve(self, route: str, context: RequestSteps) -> Steps[Reply]:
         """Answer one of our own routes."""

@@ -164,9 +164,11 @@ class RequestSteps(GatewayContext):
         keep: MutableMapping[str, Any],
         is_socket: bool = False,
         validators: GeneralValidators = (),
+        strict: bool = False,
     ) -> None:
         super().__init__(sessions, transport, headers, http_method, keep, is_socket)
         self._validators = validators
+        self._strict = strict
         self.sessions = sessions
         self.transport = transport
 
@@ -194,7 +196,8 @@ class RequestSteps(GatewayContext):
             kind: of the new context, which takes this one's place in the request's keep.
             sessions: whose calls are of that kind.
         """
-        other = kind(sessions, self.transport, (), self._http_method, self._keep, self._is_socket, self._validators)
+        how = self._http_method, self._keep, self._is_socket, self._validators, self._strict
+        other = kind(sessions, self.transport, (), *how)
         other.incoming, other._outgoing = self.incoming, self.outgoing
         other.error, other.started = self.error, self.started
         if self.current is not None:
@@ -202,17 +205,14 @@ class RequestSteps(GatewayContext):
         return other
 
     def session_steps(
-        self, required: bool, check_anti_csrf: bool | None, strict: bool, validators: RouteValidators | None = None
+        self, required: bool, check_anti_csrf: bool | None, strict: bool | None, validators: RouteValidators | None
     ) -> Steps[Any]:
         """``session``."""
         with self.clearing():
             try:
                 session, transfer = self.identify(check_anti_csrf)
-                issued = (yield self.sessions.recheck(session)) if strict else None
-                if issued is not None:
-                    session = issued.session
-                    if not self.started:
-                        self.outgoing.reissued(issued, transfer)
+                if self._strict if strict is None else strict:
+                    session = yield from self._recheck_steps(session, transfer)
             except Unauthorised as error:
                 if required or error.clear_tokens:
                     raise
@@ -225,6 +225,9 @@ class RequestSteps(GatewayContext):
         session = self.look()
         if session is not None:
             try:
+                if self._strict:
+                    transfer = session._transfer
+                    session = self._found((yield from self._recheck_steps(session.session, transfer)), transfer)
                 yield from self._check_claims(session, None)
             except (SessionError, StoreUnavailable) as error:
                 self.error = error
@@ -259,6 +262,14 @@ class RequestSteps(GatewayContext):
         with self.clearing():
             session, transfer = self.identify(check_anti_csrf=True)
         yield from self._found(session, transfer).revoke_steps()
+
+    def _recheck_steps(self, session: Session, transfer: TransferMethod) -> Steps[Session]:
+        issued = yield self.sessions.recheck(session)
+        if issued is None:
+            return session
+        if not self.started:
+            self.outgoing.reissued(issued, transfer)
+        return issued.session  # type: ignore[no-any-return]
 
     @contextmanager
     def clearing(self) -> Iterator[None]:
@@ -561,7 +572,7 @@ class RequestContext(RequestSteps):
         *,
         required: bool = True,
         check_anti_csrf: bool | None = None,
-        strict: bool = False,
+        strict: bool | None = None,
         validators: RouteValidators | None = None,
     ) -> RequestSession | None:
         """The session of this request.
@@ -570,8 +581,9 @@ class RequestContext(RequestSteps):
             required: False: None where no session's token came. One that has expired, or lacks its proof against CSRF,
                 still raises.
             check_anti_csrf: None: for every method but GET.
-            strict: also ask the store whether the session lives. A payload that has been changed elsewhere is in this
-                session, and in a new access token in the response.
+            strict: also ask the store whether the session lives; None: as the application says, which is no unless it
+                says otherwise. A payload that has been changed elsewhere is in this session, and in a new access token
+                in the response.
             validators: of its claims: a list in the place of the application's, or a function of these and the session
                 that returns one; None: the application's.
 
@@ -626,7 +638,7 @@ class SyncRequestContext(RequestSteps):
         *,
         required: bool = True,
         check_anti_csrf: bool | None = None,
-        strict: bool = False,
+        strict: bool | None = None,
         validators: RouteValidators | None = None,
     ) -> SyncRequestSession | None:
         """As ``RequestContext.session``."""

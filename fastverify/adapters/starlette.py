@@ -54,6 +54,7 @@ class FastVerify:
         sessions: the AsyncSessions; closing them is the application's business.
         routes: those of ``refresh``, ``signout``, ``jwks``, ``discovery`` to serve.
         validators: of the claims of every session that is asked for; a list, or a function of the session.
+        strict: ask the store whether it lives about every session that is asked for, unless the route says otherwise.
         hooks: ``on_unauthorised``, ``on_claim_validation_failed`` and the like (``asgi.Hooks``): called with the
             request and the error, they return the response. What has to be cleared has been cleared by then.
 
@@ -67,10 +68,12 @@ class FastVerify:
         *,
         routes: Iterable[str] = ROUTES,
         validators: GeneralValidators = (),
+        strict: bool = False,
         **hooks: Unpack[Hooks],
     ) -> None:
         self._sessions = sessions
         self._validators = validators
+        self._strict = strict
         self._hooks = hooks
         self._http = HttpSessions(sessions, AsyncSessions, routes, None, hooks)
 
@@ -90,9 +93,8 @@ class FastVerify:
         build = app.build_middleware_stack
 
         def build_with_tokens() -> Any:
-            return SessionMiddleware(
-                build(), self._sessions, routes=(), eager=False, validators=self._validators, **self._hooks
-            )
+            how: Any = {"routes": (), "eager": False, "validators": self._validators, "strict": self._strict}
+            return SessionMiddleware(build(), self._sessions, **how, **self._hooks)
 
         # Middleware that is added later goes outside of what is added now; this stays outermost.
         setattr(app, "build_middleware_stack", build_with_tokens)  # noqa: B010
@@ -103,7 +105,7 @@ class FastVerify:
         *,
         required: bool = True,
         check_anti_csrf: bool | None = None,
-        strict: bool = False,
+        strict: bool | None = None,
         validators: RouteValidators | None = None,
     ) -> RequestSession | None:
         """The session of a request, or of a WebSocket handshake; arguments and errors as ``RequestContext.session``."""

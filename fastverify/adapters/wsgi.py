@@ -57,6 +57,7 @@ class SessionMiddleware:
         eager: verify at once, for ``environ["fastverify.session"]``. False: only when the application asks.
         validators: of the claims of every session that is asked for; a list, or a function of the session. With
             ``eager`` they are asked at once, and ``require_session`` raises what they say.
+        strict: ask the store whether it lives about every session that is asked for, unless the route says otherwise.
         hooks: see ``Hooks``; a response is a WSGI application here, such as a Werkzeug response.
 
     Raises:
@@ -72,11 +73,12 @@ class SessionMiddleware:
         rules: Rules | None = None,
         eager: bool = True,
         validators: GeneralValidators = (),
+        strict: bool = False,
         **hooks: Unpack[Hooks],
     ) -> None:
         self.app = app
         self._eager = eager
-        self._http = HttpSessions(sessions, Sessions, routes, rules, hooks, validators)
+        self._http = HttpSessions(sessions, Sessions, routes, rules, hooks, validators, strict)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         context = self._http.open(headers_of_environ(environ), environ["REQUEST_METHOD"], environ)
@@ -90,7 +92,7 @@ class SessionMiddleware:
             if route is not None and isinstance(context, SyncRequestContext):
                 return reply_app(run(self._http.serve(route, context)))(environ, start_with_tokens)
             if self._eager:
-                run(context.look_steps()) if self._http.validators else context.look()
+                run(context.look_steps()) if self._http.looks_further else context.look()
             return self.app(environ, start_with_tokens)
         except (SessionError, StoreUnavailable) as error:
             if context.started:

@@ -89,6 +89,8 @@ def _handle(environ: dict[str, Any], context: wsgi.SyncRequestContext) -> Any:
             return described(context.session(required=False))
         case "/strict":
             return described(context.session(strict=True))
+        case "/lenient":
+            return described(context.session(strict=False))
         case "/unguarded":
             return described(context.session(check_anti_csrf=False))
         case "/merge":
@@ -188,6 +190,11 @@ def add_flask_routes(app: flask.Flask, fv: FastVerify) -> None:
     def strict() -> Any:
         return described(current_session)
 
+    @app.get("/lenient")
+    @session_required(strict=False)
+    def lenient() -> Any:
+        return described(current_session)
+
     @app.post("/unguarded")
     @session_required(check_anti_csrf=False)
     def unguarded() -> Any:
@@ -274,5 +281,16 @@ def _call(app: wsgi.WSGIApp, environ: dict[str, Any]) -> tuple[int, list[tuple[b
     return int(status.split()[0]), raw, content
 
 
+def wsgi_answer(status: int, content: Any) -> wsgi.WSGIApp:
+    """What a hook returns where there is no framework."""
+    return wsgi.reply_app(json_reply(status, content))
+
+
+def flask_answer(status: int, content: Any) -> tuple[Any, int]:
+    """What a hook returns in Flask."""
+    return content, status
+
+
+BLOCKING_ANSWERS: dict[str, Callable[[int, Any], Any]] = {"wsgi": wsgi_answer, "flask": flask_answer}
 #: They take Sessions and are served by a thread for each request.
 BLOCKING_SITES: dict[str, Build] = {"wsgi": wsgi_site, "flask": flask_site}

@@ -236,6 +236,7 @@ BLOCKING_URLS = [
         "me": session_required()(show),
         "maybe": maybe,
         "strict": session_required(strict=True)(show),
+        "lenient": session_required(strict=False)(show),
         "unguarded": session_required(check_anti_csrf=False)(show),
         "merge": merge,
         "revoke": revoke,
@@ -341,6 +342,7 @@ ASYNC_URLS = [
         "me": session_required()(ashow),
         "maybe": amaybe,
         "strict": session_required(strict=True)(ashow),
+        "lenient": session_required(strict=False)(ashow),
         "unguarded": session_required(check_anti_csrf=False)(ashow),
         "merge": amerge,
         "revoke": arevoke,
@@ -363,9 +365,9 @@ def for_members(view: Any) -> Any:
     return api_view(["GET", "POST"])(permission_classes([IsAuthenticated])(view))
 
 
-def for_members_with(validators: Any, view: Any) -> Any:
-    """A view for members whose session these validators are asked of."""
-    of_its_own = type("OfItsOwn", (SessionAuthentication,), {"validators": validators})
+def for_members_with(view: Any, **how: Any) -> Any:
+    """A view for members, with an authentication class of its own."""
+    of_its_own = type("OfItsOwn", (SessionAuthentication,), how)
 
     def own_view(request: Any) -> Any:  # the decorators write on what they get
         return view(request)
@@ -417,14 +419,15 @@ DRF_URLS = [
     path("login-beside", for_anybody(login_beside)),
     path("login-and-fail", for_anybody(login_and_fail)),
     path("login-with-claims", for_anybody(login_with_claims)),
-    path("pro", for_members_with([IS_PRO], drf_show)),
-    path("fresh", for_members_with(and_fresh, drf_show)),
-    path("unchecked", for_members_with([], drf_show)),
-    path("claims", for_members_with([], drf_claims)),
+    path("pro", for_members_with(drf_show, validators=[IS_PRO])),
+    path("fresh", for_members_with(drf_show, validators=and_fresh)),
+    path("unchecked", for_members_with(drf_show, validators=[])),
+    path("claims", for_members_with(drf_claims, validators=[])),
     path("move", for_members(drf_move)),
     path("me", for_members(drf_show)),
     path("maybe", api_view(["GET", "POST"])(drf_maybe)),
-    path("strict", for_anybody(session_required(strict=True)(show))),
+    path("strict", for_members_with(drf_show, strict=True)),
+    path("lenient", for_members_with(drf_show, strict=False)),
     path("unguarded", for_anybody(session_required(check_anti_csrf=False)(show))),
     path("merge", for_members(drf_merge)),
     path("revoke", for_members(drf_revoke)),
@@ -433,5 +436,12 @@ DRF_URLS = [
     path("own-signout", for_anybody(own_signout)),
 ]
 
+
+def django_answer(status: int, content: Any) -> JsonResponse:
+    """What a hook returns in Django."""
+    return JsonResponse(content, status=status)
+
+
+DJANGO_ANSWERS = dict.fromkeys(("django-sync", "django-async", "drf"), django_answer)
 DJANGO_SITES: dict[str, Any] = {"django-async": django_async_site}
 BLOCKING_DJANGO_SITES: dict[str, Any] = {"django-sync": django_sync_site, "drf": drf_site}

@@ -121,6 +121,8 @@ async def _handle(scope: Scope, context: RequestContext) -> Any:
             return described(await context.session(required=False))
         case "/strict":
             return described(await context.session(strict=True))
+        case "/lenient":
+            return described(await context.session(strict=False))
         case "/unguarded":
             return described(await context.session(check_anti_csrf=False))
         case "/merge":
@@ -232,6 +234,7 @@ def starlette_routes(fv: starlette.FastVerify) -> list[Route]:
         "me": showing(),
         "maybe": showing(required=False),
         "strict": showing(strict=True),
+        "lenient": showing(strict=False),
         "unguarded": showing(check_anti_csrf=False),
         "merge": merge,
         "revoke": revoke,
@@ -315,6 +318,10 @@ def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
     async def strict(session: Annotated[RequestSession, Depends(fv.session(strict=True))]) -> Any:
         return described(session)
 
+    @app.get("/lenient")
+    async def lenient(session: Annotated[RequestSession, Depends(fv.session(strict=False))]) -> Any:
+        return described(session)
+
     @app.post("/unguarded")
     async def unguarded(session: Annotated[RequestSession, Depends(fv.session(check_anti_csrf=False))]) -> Any:
         return described(session)
@@ -353,4 +360,19 @@ def described(session: RequestSession | None) -> Any:
     return {"user": session.user_id, "handle": session.handle, "payload": dict(session.payload)}
 
 
+def asgi_answer(status: int, content: Any) -> ASGIApp:
+    """What a hook returns where there is no framework."""
+    return reply_app(json_reply(status, content))
+
+
+def starlette_answer(status: int, content: Any) -> JSONResponse:
+    """What a hook returns in Starlette and FastAPI."""
+    return JSONResponse(content, status)
+
+
+ANSWERS: dict[str, Callable[[int, Any], Any]] = {
+    "asgi": asgi_answer,
+    "starlette": starlette_answer,
+    "fastapi": starlette_answer,
+}
 SITES: dict[str, Build] = {"asgi": asgi_site, "starlette": starlette_site, "fastapi": fastapi_site}

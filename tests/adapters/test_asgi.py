@@ -356,9 +356,30 @@ async def test_an_eager_middleware_asks_the_applications_validators_before_it_sh
         assert (await client.call("/open", "GET", token="")).json() == {"user": None}
 
 
-async def test_a_gateway_has_no_validators(gateway: SessionVerifier) -> None:
+async def test_an_eager_middleware_that_is_strict_asks_the_store_before_it_shows_a_session(
+    sessions: AsyncSessions,
+) -> None:
+    issued = await sessions.create("user-1")
+    async with Client(SessionMiddleware(whoami, sessions, strict=True)) as client:
+        await sessions.merge_payload(issued.session.handle, {"plan": "pro"})
+        shown = await client.call("/", "GET", token=issued.access_token)
+        assert sessions.verify(shown.headers["st-access-token"]).payload == {"plan": "pro"}
+
+        async def gone(*_: object) -> None:
+            raise Unauthorised("the session has ended")
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(AsyncSessions, "recheck", gone)
+            assert (await client.call("/open", "GET", token=issued.access_token)).json() == {"user": None}
+            refused = await client.call("/", "GET", token=issued.access_token)
+            assert (refused.status_code, refused.headers["front-token"]) == (401, "remove")
+
+
+async def test_a_gateway_has_no_validators_and_asks_no_store(gateway: SessionVerifier) -> None:
     with pytest.raises(ConfigError, match="validators"):
         SessionMiddleware(whoami, gateway, validators=[IS_PRO])
+    with pytest.raises(ConfigError, match="strict"):
+        SessionMiddleware(whoami, gateway, strict=True)
 
 
 async def test_an_application_that_catches_a_refusal_still_has_no_session(sessions: AsyncSessions) -> None:

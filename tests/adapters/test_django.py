@@ -494,6 +494,7 @@ async def test_cookies_of_one_name_and_several_domains_are_all_written(open_sess
         ({"SESSIONS": print, "ON_STORE_UNAVAILABLE": "no.such.module"}, "'ON_STORE_UNAVAILABLE'.*no"),
         ({"SESSIONS": print, "USER": "test_django.no_such_name"}, "'USER'.*no_such_name"),
         ({"SESSIONS": print, "VALIDATORS": "test_django.no_such_name"}, "'VALIDATORS'.*no_such_name"),
+        ({"SESSIONS": print, "STRICT": "no"}, "'STRICT'.*True or False"),
         ({"SESSIONS": print, "VALIDATORS": {IS_PRO}}, "'VALIDATORS'.*neither a list"),
         ({"URL": "redis://x"}, "CONFIG"),
         ({"URL": "redis://x", "CONFIG": {**DOMAINS, "access_cookie_path": "/me"}}, "'CONFIG'.*access_cookie_path"),

@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from blocking_sites import BLOCKING_SITES
+from blocking_sites import BLOCKING_ANSWERS, BLOCKING_SITES
 from clients import Client, Open
-from django_sites import BLOCKING_DJANGO_SITES
+from django_sites import BLOCKING_DJANGO_SITES, DJANGO_ANSWERS
 from fix_stores import LaunchedServer
-from sites import PLANS, Build, Plans
+from sites import ANSWERS, PLANS, Build, Plans
 
-from fastverify import AsyncSessions, PrimitiveClaim, Sessions, StoreUnavailable
+from fastverify import AsyncSessions, PrimitiveClaim, Sessions, StoreUnavailable, TooManyRefreshes
 from fastverify.transport import CORS_HEADERS
 
 TRANSFERS = ["header", "cookie"]
@@ -182,6 +182,23 @@ async def test_strict_shows_what_was_changed_elsewhere(build: Build, sessions: A
         assert (await client.call("/me", "GET")).json()["payload"] == shown.json()["payload"]
         assert touches_no_token(await client.call("/strict", "GET"))
         assert (await client.refresh()).status_code == 200
+
+
+async def test_strict_may_be_the_rule_and_a_route_the_exception(
+    build: Build, sessions: AsyncSessions, embedded_url: str
+) -> None:
+    async with Client(build(sessions, strict=True)) as client:
+        await client.login()
+        handle = (await client.call("/me", "GET")).json()["handle"]
+        await sessions.merge_payload(handle, {"plan": "team"})
+        assert (await client.call("/maybe", "GET")).json()["payload"] == {"plan": "team"}
+        forget(handle, sessions, embedded_url)
+        assert (await client.call("/lenient", "GET")).json()["user"] == "user-1"
+        token = client.access
+        for path in ("/me", "/maybe", "/strict"):
+            response = await client.call(path, "GET", token=token)
+            assert answer(response) == UNAUTHORISED
+            assert clears_all(response)
 
 
 async def test_a_header_goes_before_a_cookie_and_a_foreign_bearer_counts_as_absent(
@@ -844,6 +861,95 @@ async def test_step_up_asks_again_for_who_the_user_is(build: Build, open_session
         reauthenticated = await client.call("/claims?do=reauthenticate")
         assert reauthenticated.status_code == 200 and "front-token" in reauthenticated.headers
         assert (await client.call("/fresh", "GET")).status_code == 200
+
+
+# --- responses of the application's own ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hook(request: pytest.FixtureRequest) -> Callable[[int], Callable[[Any, Any], Any]]:
+    """Makes a hook that answers with this status and the error's name, as the framework has responses."""
+    answers = {**ANSWERS, **BLOCKING_ANSWERS, **DJANGO_ANSWERS}
+    make = answers[request.node.callspec.params["build"]]
+    return lambda status: lambda request, error: make(status, {"mine": type(error).__name__})
+
+
+def mine(name: str, status: int = 401) -> tuple[int, Any]:
+    return status, {"mine": name}
+
+
+async def test_a_hook_answers_unauthorised(build: Build, sessions: AsyncSessions, hook: Any) -> None:
+    async with Client(build(sessions, on_unauthorised=hook(401)), "cookie") as client:
+        none_came = await client.call("/me", "GET")
+        assert answer(none_came) == mine("Unauthorised") and touches_no_token(none_came)
+        await client.login()
+        failed = await client.call("/login-and-fail?user=user-2")
+        assert answer(failed) == mine("Unauthorised") and clears_all(failed)
+
+
+async def test_a_hook_answers_try_refresh_token(build: Build, sessions: AsyncSessions, hook: Any) -> None:
+    async with Client(build(sessions, on_try_refresh_token=hook(401))) as client:
+        response = await client.call("/me", "GET", cookie="sIdRefreshToken=x")
+        assert answer(response) == mine("TryRefreshToken") and touches_no_token(response)
+        assert answer(await client.call("/me", "GET")) == UNAUTHORISED
+
+
+async def test_a_hook_answers_a_theft_of_a_session_that_is_over(build: Build, open_sessions: Open, hook: Any) -> None:
+    sessions = await open_sessions(exchange_seconds=0)
+    async with Client(build(sessions, on_token_theft_detected=hook(401)), "cookie") as client:
+        await client.login()
+        former = client.cookies["sRefreshToken"]
+        assert (await client.refresh()).status_code == 200
+        response = await client.call("/auth/session/refresh", cookie=f"sRefreshToken={former}")
+        assert answer(response) == mine("TokenTheftDetected") and clears_all(response)
+    assert await sessions.handles("user-1") == []
+
+
+async def test_a_hook_answers_a_failed_claim_and_what_was_fetched_is_kept(
+    build: Build, sessions: AsyncSessions, plans: Plans, hook: Any
+) -> None:
+    async with Client(build(sessions, on_claim_validation_failed=hook(403))) as client:
+        await client.login()
+        plans.plan = "free"
+        response = await client.call("/pro", "GET")
+        assert answer(response) == mine("ClaimValidationFailed", 403) and "front-token" in response.headers
+
+
+async def test_a_hook_answers_too_many_refreshes(
+    build: Build, sessions: AsyncSessions, hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def storm(*_: Any, **__: Any) -> Any:
+        raise TooManyRefreshes(retry_after=3)
+
+    for facade in (AsyncSessions, Sessions):
+        monkeypatch.setattr(facade, "refresh", storm)
+    async with Client(build(sessions, on_too_many_refreshes=hook(429))) as client:
+        await client.login()
+        response = await client.refresh()
+        assert answer(response) == mine("TooManyRefreshes", 429) and touches_no_token(response)
+
+
+async def test_a_hook_answers_that_the_store_is_away(
+    build: Build, lost: tuple[AsyncSessions, LaunchedServer], hook: Any
+) -> None:
+    sessions, server = lost
+    async with Client(build(sessions, on_store_unavailable=hook(503))) as client:
+        await client.login()
+        server.stop()
+        response = await client.refresh()
+        assert answer(response) == mine("StoreUnavailable", 503) and touches_no_token(response)
+
+
+@pytest.mark.parametrize("names", [["on_unauthorised"], ["on_duplicate_cookies", "on_unauthorised"]])
+async def test_a_hook_answers_duplicate_cookies_for_which_there_may_be_one_of_its_own(
+    build: Build, sessions: AsyncSessions, hook: Any, names: list[str]
+) -> None:
+    statuses = {"on_unauthorised": 401, "on_duplicate_cookies": 409}
+    one, two = await sessions.create("user-1"), await sessions.create("user-2")
+    async with Client(build(sessions, **{name: hook(statuses[name]) for name in names})) as client:
+        cookies = f"sRefreshToken={one.refresh_token}; sRefreshToken={two.refresh_token}"
+        response = await client.call("/auth/session/refresh", cookie=cookies)
+        assert answer(response) == mine("DuplicateCookies", statuses[names[0]]) and clears_all(response)
 
 
 # --- public documents -----------------------------------------------------------------------------------------------

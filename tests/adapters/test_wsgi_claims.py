@@ -1,4 +1,4 @@
-"""The WSGI middleware and session claims: what it does beside what every adapter does."""
+"""The WSGI middleware, session claims and strict looks: what it does beside what every adapter does."""
 
 from __future__ import annotations
 
@@ -34,3 +34,14 @@ async def test_an_eager_middleware_asks_the_applications_validators_before_it_sh
         assert (await client.call("/", "GET", token=token)).status_code == 403
         assert (await client.call("/open", "GET", token=token)).json() == {"user": None}
         assert (await client.call("/open", "GET", token="")).json() == {"user": None}
+
+
+async def test_an_eager_middleware_that_is_strict_asks_the_store_before_it_shows_a_session(
+    open_sessions: Open, opened: Opened
+) -> None:
+    sessions = await open_sessions()
+    issued = await sessions.create("user-1")
+    await sessions.merge_payload(issued.session.handle, {"plan": "pro"})
+    async with Client(served(SessionMiddleware(whoami, opened.blocking(sessions), strict=True))) as client:
+        shown = await client.call("/open", "GET", token=issued.access_token)
+        assert sessions.verify(shown.headers["st-access-token"]).payload == {"plan": "pro"}
