@@ -9,10 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+import transcripts
 
 from fastverify import SessionClaimValidator
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Pages that show what to type.
+TYPED = [page for page in sorted((ROOT / "docs").rglob("*.md")) if transcripts.transcript(page)]
 
 
 def program(name: str, store: Path) -> dict[str, Any]:
@@ -80,3 +83,16 @@ def test_the_page_about_claims_shows_the_example_and_a_validator_that_works() ->
     validator: SessionClaimValidator = names["SameCountry"]("NZ")
     assert validator.validate({"country": "NZ"}, 0) is None
     assert validator.validate({}, 0) == {"message": "wrong country", "expected": "NZ"}
+
+
+@pytest.mark.parametrize("page", TYPED, ids=lambda page: page.stem)
+def test_what_a_page_shows_is_what_a_stranger_gets(page: Path, tmp_path: Path) -> None:
+    transcripts.check(page, tmp_path)
+
+
+def test_a_page_that_is_not_true_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    true = (ROOT / "docs" / "cookie-or-header.md").read_text("utf-8")
+    page.write_text(true.replace('{"user":"user-1"}\n', '{"user":"user-2"}\n'), "utf-8")
+    with pytest.raises(AssertionError, match="localhost"):
+        transcripts.check(page, tmp_path)
