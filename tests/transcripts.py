@@ -1,8 +1,8 @@
 """Pages that show what to type and what comes back: their programs are started, and their commands are run.
 
 A page names in its first paragraphs what to start (``uvicorn name:app --port 8000``), shows the programs of
-``examples/`` word for word, and in ``console`` blocks commands behind ``$`` with what they print. ``...`` in a line that
-is printed stands for anything. Ports 8000 to 8009 are others in a test, and so is the store.
+``examples/`` word for word, and in ``console`` blocks commands behind ``$`` with what they print. ``...`` in what is
+printed stands for anything. Ports 8000 to 8009 are others in a test, and so is the store.
 """
 
 from __future__ import annotations
