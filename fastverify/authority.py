@@ -8,16 +8,30 @@ from typing import Any
 
 from .config import Config
 from .errors import StoreUnavailable, Unauthorised
-from .key_ring import KeyRing
+from .key_ring import KeyRing, RingKey
 from .placement import Placement
-from .records import Record
+from .records import Record, json_object
 from .session import Issued, Session, format_handle
-from .tokens import ServiceKeys, anti_csrf_token, front_token, minted_session, refresh_token_hash, signing_input
+from .tokens import (
+    ServiceKeys,
+    anti_csrf_token,
+    front_token,
+    minted_claims,
+    minted_session,
+    refresh_token_hash,
+    signing_input,
+)
 
 #: Seconds that a revoked key stays revoked: whoever has its private part makes tokens that expire when he likes.
 KEY_ENTRY_LIFE = 366 * 24 * 3600
 #: Seconds that a revocation outlives the longest access token: leeway, and clocks that disagree.
 REVOCATION_MARGIN = 60 + 300
+#: Seconds that a JWT by a static key lives, unless it is told to live shorter: 100 years (wire.md section 5.2).
+LONGEST_JWT_LIFE = 100 * 365 * 24 * 3600
+#: Members of a JWT that whoever asks for it does not choose.
+_SET_HERE = ("iss", "iat", "exp")
+#: Members that a session's token is known by (wire.md section 1.1). With them any user could be made up.
+_OF_SESSIONS = ("sessionHandle", "refreshTokenHash1", "parentRefreshTokenHash1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +100,7 @@ class Authority:
 
     def sign(self, payload: Mapping[str, Any], now: float) -> Session:
         """Mint an access token. Raises ValueError for a payload that no verifier would accept."""
-        key = self.ring.signing_key(now)
-        if key is None:
-            raise StoreUnavailable("the store holds no signing key that this service can open")
+        key = self.signing_key(now, static=not self.config.use_dynamic_access_token_signing_key)
         text = signing_input(key.kid, key.algorithm, payload)
         while self.is_blacklisted(f"{text}."):
             # The one that it is to replace, again: of the same second, and a second signature makes no other token.
@@ -98,6 +110,30 @@ class Authority:
         if (session.claims.not_before or 0) > now:
             raise ValueError("the payload's nbf lies in the future: the access token could not be used")
         return session
+
+    def signing_key(self, now: float, *, static: bool) -> RingKey:
+        """The key of a kind that signs now."""
+        key = self.ring.static_key(self.config.signing_algorithm) if static else self.ring.signing_key(now)
+        if key is None:
+            raise StoreUnavailable("the store holds no signing key that this service can open")
+        return key
+
+    def sign_jwt(self, payload: Mapping[str, Any], lifetime: int | None, now: float, *, static: bool) -> str:
+        """Mint a JWT that is no session's; see ``Sessions.create_jwt``."""
+        claims = json_object("payload", payload)
+        for name in (*_SET_HERE, *_OF_SESSIONS):
+            if name in claims:
+                why = "is set here" if name in _SET_HERE else "is for the tokens of sessions only"
+                raise ValueError(f"payload: {name} {why}")
+        longest = LONGEST_JWT_LIFE if static else self.config.access_token_lifetime
+        if lifetime is None:
+            lifetime = longest
+        if not isinstance(lifetime, int) or isinstance(lifetime, bool) or not 1 <= lifetime <= longest:
+            raise ValueError(f"lifetime must be a whole number of seconds from 1 to {longest}")
+        key, iat = self.signing_key(now, static=static), int(now)
+        claims |= {"iss": self.config.issuer, "iat": iat, "exp": iat + lifetime}
+        text = signing_input(key.kid, key.algorithm, claims, session=False)
+        return minted_claims(f"{text}.{key.sign(text)}").token
 
     def check_payload(self, record: Record, payload: Mapping[str, Any], now: float) -> None:
         """See whether a payload makes an access token of this session. Raises ValueError if it does not."""

@@ -83,6 +83,9 @@ class Config:
     signing_algorithm: SigningAlgorithm = "ES256"
     #: A new signing key is made this often.
     signing_key_interval: int = 604_800
+    #: False: the store's static key signs access tokens, which never changes by itself. After a change, live sessions
+    #: get a token by the other kind of key at their next refresh.
+    use_dynamic_access_token_signing_key: bool = True
 
     #: B of revocation.md: a verifier that has not heard from the store for this long is stale.
     revocation_staleness: float = 5.0
@@ -141,7 +144,8 @@ class Config:
         for name in ("idle_timeout", "max_sessions_per_user"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
-        for name in ("expose_access_token_to_frontend_in_cookie_based_auth", "cookie_partitioned"):
+        for name in ("expose_access_token_to_frontend_in_cookie_based_auth", "cookie_partitioned",
+                     "use_dynamic_access_token_signing_key"):  # fmt: skip
             _flag(name, getattr(self, name))
         if self.cookie_secure is not None:
             _flag("cookie_secure", self.cookie_secure)

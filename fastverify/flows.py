@@ -432,10 +432,13 @@ class StoreState:
     #: None until a session service has taken up the store.
     placement: Placement | None
     longest_access_lifetime: int
+    #: The dynamic key that was made last.
     newest: str
     #: Milliseconds since the epoch, by the store's clock.
     now: int = field(compare=False)
     records: tuple[tuple[bytes, bytes, bytes], ...]
+    #: The static keys in use, by algorithm.
+    static: dict[str, str] = field(default_factory=dict)
 
 
 def claim_store(prefix: str, shards: int, access_token_lifetime: int) -> Flow[Placement]:
@@ -446,15 +449,20 @@ def claim_store(prefix: str, shards: int, access_token_lifetime: int) -> Flow[Pl
 
 def read_keys(prefix: str, *, private: bool) -> Flow[StoreState]:
     """Read the key ring, with the sealed private parts if asked."""
-    shards, longest, newest, now, *keys = yield Call("keys_read", root_tag(prefix), (int(private),))
+    shards, longest, newest, now, slots, *keys = yield Call("keys_read", root_tag(prefix), (int(private),))
     placement = Placement(prefix, shards) if shards else None
     records = tuple((kid, public, sealed) for kid, public, sealed in keys)
-    return StoreState(placement, longest, newest.decode(), now, records)
+    static = {name.decode(): kid.decode() for name, kid in zip(slots[::2], slots[1::2], strict=True)}
+    return StoreState(placement, longest, newest.decode(), now, records, static)
 
 
-def add_key(prefix: str, newest: str, key: RingKey, sealed: bytes, retired: Iterable[str]) -> Flow[bool]:
-    """Add a key unless another process has just added one; False then."""
-    record: tuple[str | bytes, ...] = (newest, key.kid, key.public_record(), sealed, *retired)
+def add_key(prefix: str, known: str, key: RingKey, sealed: bytes, dropped: Iterable[str]) -> Flow[bool]:
+    """Add a key unless another process has just added one; False then.
+
+    ``known``: the kid that it follows, which is the newest dynamic one, or the static one of its algorithm; or empty.
+    """
+    slot = f"static:{key.algorithm}" if key.is_static else "newest"
+    record: tuple[str | bytes, ...] = (slot, known, key.kid, key.public_record(), sealed, *dropped)
     reply, replicas = yield Call("keys_add", root_tag(prefix), record, durable=True)
     if reply == 1 and replicas == 0:
         _log.warning("no replica has the new signing key %s yet; a failover now would lose it", key.kid)

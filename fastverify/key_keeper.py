@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from . import flows
+from ._core import Claims
 from .authority import Authority
 from .config import Config
 from .entries import TOKEN, session_entry, target_of, token_entry
-from .errors import ConfigError, StoreUnavailable, TokenTheftDetected
+from .errors import ConfigError, InvalidClaim, StoreUnavailable, TokenTheftDetected, TryRefreshToken
 from .flows import Outcome, Wait
-from .key_ring import KeyRing, RingKey, generate_key, publication_delay
+from .key_ring import KeyRing, RingKey, generate_key, generate_static_key, is_static, publication_delay
 from .placement import Placement
-from .session import handle_bytes
+from .session import Session, handle_bytes
 from .store import Flow, Store, drive
 from .tokens import ServiceKeys
 from .verifier import SessionVerifier
@@ -88,21 +90,22 @@ class KeyKeeper(SessionVerifier):
         return outcome.value
 
     def rotate_keys(self) -> Flow[str]:
-        """Publish a new key now; it signs after its publication delay."""
-        return (yield from self._replace_key())
+        """Publish a new dynamic key now; it signs after its publication delay."""
+        return (yield from self._replace_key(self._add_key))
 
     def revoke_key(self, kid: str, wait: Wait) -> Flow[str]:
         """Take a key out of the ring, make another that signs at once, and refuse what the old one has signed."""
         # The ring first: between the two steps a service must not sign with a key whose tokens are refused.
-        successor = yield from self._replace_key(revoked=kid)
+        add = self._add_static_key if is_static(kid) else self._add_key
+        successor = yield from self._replace_key(partial(add, revoked=kid))
         yield from self.applying(flows.blacklist_key(self.authority, kid, random=self._random), wait)
         return successor
 
-    def _replace_key(self, revoked: str | None = None) -> Flow[str]:
+    def _replace_key(self, add: Callable[[flows.StoreState, KeyRing], Flow[RingKey | None]]) -> Flow[str]:
         prefix = self.config.key_prefix
         while True:
             state = yield from flows.read_keys(prefix, private=True)
-            key = yield from self._add_key(state, self._read_ring(state), revoked)
+            key = yield from add(state, self._read_ring(state))
             self._take_over((yield from flows.read_keys(prefix, private=True)))
             if key is not None:
                 return key.kid
@@ -129,16 +132,27 @@ class KeyKeeper(SessionVerifier):
         # would otherwise make keys in turn.
         if ring.newest is not None and ring.newest.algorithm != config.signing_algorithm:
             drive(self._store, self._add_key(state, ring))
+        static = ring.static_key(config.signing_algorithm)
+        if static is not None and static.sealed_by != self.service_keys[0].key_id:
+            # It is to be there still when the secret that it was sealed under has been retired.
+            drive(self._store, self._put_static_key(static, known=static.kid, dropped=()))
         return placement
 
     def _keep_ring(self) -> flows.StoreState:
         prefix = self.config.key_prefix
         state = drive(self._store, flows.read_keys(prefix, private=True))
         self._take_over(state)
+        if state.placement is None:
+            return state
         due = self._ring.due_at(self.config.signing_key_interval) <= state.now / 1000
+        lacks_static = self._ring.static_key(self.config.signing_algorithm) is None
         # A failover may have brought back a key that is known here to be revoked.
-        if (due or self._revoked_kids(state)) and state.placement is not None:
+        revoked = self._revoked_kids(state)
+        if due or any(not is_static(kid) for kid in revoked):
             drive(self._store, self._add_key(state, self._ring))
+        if lacks_static or any(is_static(kid) for kid in revoked):
+            drive(self._store, self._add_static_key(state, self._ring))
+        if due or lacks_static or revoked:
             state = drive(self._store, flows.read_keys(prefix, private=True))
             self._take_over(state)
         return state
@@ -182,3 +196,42 @@ class KeyKeeper(SessionVerifier):
             gone.add(revoked)
         added = yield from flows.add_key(config.key_prefix, state.newest, key, sealed, sorted(gone))
         return key if added else None
+
+    def _add_static_key(
+        self, state: flows.StoreState, ring: KeyRing, revoked: str | None = None
+    ) -> Flow[RingKey | None]:
+        """Make a static key and add it; None when another process was first. It signs at once.
+
+        The one before it stays and verifies, unless it is revoked: it may be sealed under a secret that is not known
+        here any more.
+        """
+        algorithm = self.config.signing_algorithm
+        key = generate_static_key(algorithm, created_at=state.now, raw=self._random(16))
+        gone = {*self._revoked_kids(state), *(() if revoked is None else (revoked,))}
+        known = state.static.get(algorithm, "")
+        return (yield from self._put_static_key(key, known=known, dropped=sorted(gone)))
+
+    def _put_static_key(self, key: RingKey, *, known: str, dropped: Sequence[str]) -> Flow[RingKey | None]:
+        sealed = key.sealed_record(self.service_keys[0], self._random(12))
+        added = yield from flows.add_key(self.config.key_prefix, known, key, sealed, dropped)
+        return key if added else None
+
+    def _first_sight(self, claims: Claims) -> Session:
+        self._check_kind(claims)  # first: claims that a session has been made of are never asked again
+        return super()._first_sight(claims)
+
+    def _check_kind(self, claims: Claims) -> None:
+        """A session goes over to the other kind of key, where that is configured, at its next refresh (3.3.1 step 9).
+
+        Asked when a token is first verified. A gateway, which knows no configuration, takes both kinds.
+
+        Raises:
+            InvalidClaim: the token's key is of the other kind; ``claim`` is ``kid``.
+        """
+        if is_static(claims.key_id) is self.config.use_dynamic_access_token_signing_key:
+            raise InvalidClaim("signed by a key of the kind that is not in use", claim="kid")
+
+
+def is_of_other_kind(error: TryRefreshToken) -> bool:
+    """Whether a token is refused for nothing but the kind of key that has signed it."""
+    return isinstance(error.__cause__, InvalidClaim) and error.__cause__.claim == "kid"

@@ -1,8 +1,9 @@
 """The ring of signing keys: which key signs, which verify, when a new one is due. Pure: times come in as arguments.
 
-A key is published before it signs, so that every verifier knows it by then, and goes on verifying until the last token
-that it signed has expired. All processes on one store share the ring; the private parts lie there sealed (AES-256-GCM)
-under a key that is derived from ``Config.secret``.
+A dynamic key (kid ``d-<ms>``) is published before it signs, so that every verifier knows it by then, and goes on
+verifying until the last token that it signed has expired. A static key (kid ``s-<uuid>``), one for each algorithm that
+has been configured, is made once and stays. All processes on one store share the ring; the private parts lie there
+sealed (AES-256-GCM) under a key that is derived from ``Config.secret``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import msgpack
@@ -27,12 +29,14 @@ from cryptography.hazmat.primitives.serialization import (
 
 from .config import SigningAlgorithm
 from .keys import KeySet
+from .session import uuid_text
 from .tokens import ServiceKeys, b64url
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 _log = logging.getLogger("fastverify.keys")
 
+_KEY_ID_BYTES = 3
 _NONCE_BYTES = 12
 _CURVES: dict[str, ec.EllipticCurve] = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 _CURVE_NAMES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
@@ -52,6 +56,13 @@ class RingKey:
     signs_at: int
     jwk: dict[str, str]
     private: PrivateKey | None = field(default=None, repr=False)
+    #: Names the service secret under which the store has the private part sealed; empty if this process cannot open it.
+    sealed_by: bytes = b""
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it stays until it is revoked."""
+        return is_static(self.kid)
 
     def sign(self, signing_input: str) -> str:
         """The signature segment over the two segments before it (RFC 7518 section 3)."""
@@ -104,9 +115,14 @@ class KeyRing:
         return KeyRing(tuple(key for key in self.keys if key.kid not in kids))
 
     @property
+    def dynamic(self) -> tuple[RingKey, ...]:
+        """The keys that follow one another."""
+        return tuple(key for key in self.keys if not key.is_static)
+
+    @property
     def newest(self) -> RingKey | None:
-        """The key that signs next, or does already."""
-        return self.keys[-1] if self.keys else None
+        """The dynamic key that signs next, or does already."""
+        return next((key for key in reversed(self.keys) if not key.is_static), None)
 
     def key_set(self) -> KeySet:
         """The verifying keys. The ring must not be empty."""
@@ -117,20 +133,26 @@ class KeyRing:
         return {"keys": [dict(key.jwk) for key in self.keys]}
 
     def signing_key(self, now: float) -> RingKey | None:
-        """The newest key whose time has come, of those whose private part this process can open."""
-        able = [key for key in self.keys if key.private is not None]
+        """The newest dynamic key whose time has come, of those whose private part this process can open."""
+        able = [key for key in self.dynamic if key.private is not None]
         ready = [key for key in able if key.signs_at <= now * 1000]
         return ready[-1] if ready else able[0] if able else None
+
+    def static_key(self, algorithm: str) -> RingKey | None:
+        """The newest static key of an algorithm, of those whose private part this process can open."""
+        able = [key for key in self.keys if key.is_static and key.algorithm == algorithm and key.private is not None]
+        return able[-1] if able else None
 
     def due_at(self, interval: int) -> float:
         """When the next key is to be made: early enough to be known everywhere before the newest one's time is up."""
         return 0.0 if self.newest is None else self.newest.signs_at / 1000 + interval - publication_delay(interval)
 
     def retired(self, now: float, longest_access_lifetime: int) -> list[str]:
-        """The kids of keys whose last token has expired, with as much time again to spare for clocks."""
+        """The kids of dynamic keys whose last token has expired, with as much time again to spare for clocks."""
+        keys = self.dynamic
         return [
             key.kid
-            for key, successor in zip(self.keys, self.keys[1:], strict=False)
+            for key, successor in pairwise(keys)
             if successor.signs_at / 1000 + 2 * longest_access_lifetime + 60 < now
         ]
 
@@ -140,8 +162,22 @@ def publication_delay(interval: int) -> float:
     return min(60.0, interval / 4)
 
 
+def is_static(kid: str | None) -> bool:
+    """Whether a key id is that of a static key (wire.md section 1.2)."""
+    return kid is not None and kid.startswith("s-")
+
+
 def generate_key(algorithm: SigningAlgorithm, *, created_at: int, signs_at: int) -> RingKey:
-    """Make a key pair; its kid is ``d-<created_at>`` (wire.md section 1.2). Both times are in milliseconds."""
+    """Make a dynamic key pair; its kid is ``d-<created_at>`` (wire.md section 1.2). Both times are in milliseconds."""
+    return _generate(f"d-{created_at}", algorithm, created_at, signs_at)
+
+
+def generate_static_key(algorithm: SigningAlgorithm, *, created_at: int, raw: bytes) -> RingKey:
+    """Make a static key pair; its kid is ``s-<uuid>``, of 16 random bytes. ``created_at`` is in milliseconds."""
+    return _generate(f"s-{uuid_text(raw)}", algorithm, created_at, created_at)
+
+
+def _generate(kid: str, algorithm: SigningAlgorithm, created_at: int, signs_at: int) -> RingKey:
     private: PrivateKey
     if algorithm in _CURVES:
         private = ec.generate_private_key(_CURVES[algorithm])
@@ -149,7 +185,6 @@ def generate_key(algorithm: SigningAlgorithm, *, created_at: int, signs_at: int)
         private = ed25519.Ed25519PrivateKey.generate()
     else:
         private = rsa.generate_private_key(65537, 2048)
-    kid = f"d-{created_at}"
     jwk = {"kid": kid, "alg": algorithm, "use": "sig", **_public_members(algorithm, private)}
     return RingKey(kid, algorithm, created_at, signs_at, jwk, private)
 
@@ -193,11 +228,13 @@ def _read(kid: str, public: bytes, sealed: bytes, secrets: Sequence[ServiceKeys]
     algorithm, jwk, times = record["alg"], record["jwk"], (record["created_at"], record["signs_at"])
     if not isinstance(algorithm, str) or not isinstance(jwk, dict) or not all(type(time) is int for time in times):
         raise TypeError("a member of another type")
-    return RingKey(kid, algorithm, *times, jwk, _unseal(kid, sealed, secrets))
+    private = _unseal(kid, sealed, secrets)
+    return RingKey(kid, algorithm, *times, jwk, private, sealed[:_KEY_ID_BYTES] if private is not None else b"")
 
 
 def _unseal(kid: str, sealed: bytes, secrets: Sequence[ServiceKeys]) -> PrivateKey | None:
-    key_id, nonce, ciphertext = sealed[:3], sealed[3 : 3 + _NONCE_BYTES], sealed[3 + _NONCE_BYTES :]
+    key_id, rest = sealed[:_KEY_ID_BYTES], sealed[_KEY_ID_BYTES:]
+    nonce, ciphertext = rest[:_NONCE_BYTES], rest[_NONCE_BYTES:]
     for keys in secrets:
         if keys.key_id == key_id:
             try:

@@ -15,7 +15,7 @@ from .claims_by_handle import AsyncSessionClaims, SessionClaims
 from .config import Config
 from .errors import DuplicateCookies, FastVerifyError, TryRefreshToken, Unauthorised
 from .flows import Wait
-from .key_keeper import KeyKeeper
+from .key_keeper import KeyKeeper, is_of_other_kind
 from .key_ring import publication_delay
 from .session import DEFAULT_TENANT, Issued, Session, SessionInfo
 from .session_claims import AUTH_TIME, Draft, SessionClaim, built
@@ -184,13 +184,18 @@ class _Verifying:
         gateway = self._gateway
         try:
             token = self.verify(access_token).access_token
-        except TryRefreshToken:
-            return flows.nothing()
+        except TryRefreshToken as error:
+            if not is_of_other_kind(error):
+                return flows.nothing()
+            token = access_token if isinstance(access_token, str) else access_token.decode()  # gateways serve it
         except Unauthorised as error:
             if error.clear_tokens:
                 return flows.nothing()
             raise
         return gateway.applying(flows.blacklist(gateway.authority, token, random=gateway._random), wait)
+
+    def _create_jwt(self, payload: Mapping[str, Any], lifetime: int | None, static_key: bool) -> str:
+        return self._gateway.authority.sign_jwt(payload, lifetime, self.now(), static=static_key)
 
     def _jwks(self) -> dict[str, Any]:
         return self._gateway.authority.ring.jwks()
@@ -388,8 +393,27 @@ class Sessions(_Verifying):
             lambda: flows.redeliver(self._gateway.authority, session, now=self._gateway._clock(), anti_csrf=anti_csrf)
         )
 
+    def create_jwt(self, payload: Mapping[str, Any], *, lifetime: int | None = None, static_key: bool = True) -> str:
+        """Sign a JWT that is no session's, for other services: whoever has the JWK set can verify it. No I/O.
+
+        It has the payload's members, and ``iss``, ``iat`` and ``exp``. It cannot be revoked, but by ``revoke_key``, and
+        ``verify`` refuses it as not a session's.
+
+        Args:
+            payload: JSON. Members that a session is known by are refused, and so are the three that are set here.
+            lifetime: seconds; None: 100 years, the longest, by the static key.
+            static_key: False: sign with the dynamic key. It leaves the JWK set in time, so the lifetime is then that of
+                an access token at most, and by default.
+
+        Raises:
+            ValueError: an argument cannot be used, or no verifier would accept the token.
+            StoreUnavailable: the keys are not loaded yet.
+        """
+        self._wait()
+        return self._create_jwt(payload, lifetime, static_key)
+
     def jwks(self) -> dict[str, Any]:
-        """The public JWK set (RFC 7517 section 5)."""
+        """The public JWK set (RFC 7517 section 5), dynamic keys and static ones."""
         self._wait()
         return self._jwks()
 
@@ -399,14 +423,14 @@ class Sessions(_Verifying):
         return self._openid_configuration()
 
     def rotate_keys(self) -> str:
-        """Publish a new signing key; its kid. It signs after min(60 s, a quarter of the key interval)."""
+        """Publish a new dynamic signing key; its kid. It signs after min(60 s, a quarter of the key interval)."""
         return self._run(self._gateway.rotate_keys)
 
     def revoke_key(self, kid: str, *, wait: Wait = None) -> str:
         """Refuse every access token that a key has signed, as when its private part has leaked; the kid of a new key.
 
-        The new one signs at once. Clients whose tokens are refused refresh, and stay signed in; refresh tokens have
-        nothing to do with signing keys. ``wait`` as in ``revoke``.
+        The new one is of the same kind, and signs at once. Clients whose tokens are refused refresh, and stay signed
+        in; refresh tokens have nothing to do with signing keys. ``wait`` as in ``revoke``.
         """
         return self._run(lambda: self._gateway.revoke_key(kid, wait))
 
@@ -547,6 +571,13 @@ class AsyncSessions(_Verifying):
         return await self._run(
             lambda: flows.redeliver(self._gateway.authority, session, now=self._gateway._clock(), anti_csrf=anti_csrf)
         )
+
+    async def create_jwt(
+        self, payload: Mapping[str, Any], *, lifetime: int | None = None, static_key: bool = True
+    ) -> str:
+        """As ``Sessions.create_jwt``."""
+        await self._wait()
+        return self._create_jwt(payload, lifetime, static_key)
 
     async def jwks(self) -> dict[str, Any]:
         """As ``Sessions.jwks``."""

@@ -142,13 +142,13 @@ def strip_default_claims(payload: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in payload.items() if name not in DEFAULT_CLAIMS and name != "stt"}
 
 
-def signing_input(kid: str, algorithm: str, payload: Mapping[str, Any]) -> str:
-    """Header and payload segments of an access token (RFC 7515 section 3.1).
+def signing_input(kid: str, algorithm: str, payload: Mapping[str, Any], *, session: bool = True) -> str:
+    """Header and payload segments of an access token, or of another JWT (RFC 7515 section 3.1).
 
     Raises:
         ValueError: the payload is not JSON.
     """
-    return f"{_header(kid, algorithm)}.{b64url(_json(payload))}"
+    return f"{_header(kid, algorithm, session)}.{b64url(_json(payload))}"
 
 
 def minted_session(access_token: str) -> Session:
@@ -163,9 +163,22 @@ def minted_session(access_token: str) -> Session:
         raise ValueError(f"the payload does not make a valid access token: {error}") from error
 
 
+def minted_claims(token: str) -> Claims:
+    """The claims of a token that was signed a moment ago.
+
+    Raises:
+        ValueError: no verifier would accept it: the payload is too large, too deep, or misuses a registered claim.
+    """
+    try:
+        return parse_unverified(token)
+    except InvalidToken as error:
+        raise ValueError(f"the payload does not make a valid token: {error}") from error
+
+
 @lru_cache(64)
-def _header(kid: str, algorithm: str) -> str:
-    return b64url(_json({"alg": algorithm, "kid": kid, "typ": "JWT", "version": ACCESS_TOKEN_VERSION}))
+def _header(kid: str, algorithm: str, session: bool) -> str:
+    version = {"version": ACCESS_TOKEN_VERSION} if session else {}
+    return b64url(_json({"alg": algorithm, "kid": kid, "typ": "JWT", **version}))
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fastverify import ConfigError, Verifier
 from fastverify.config import SigningAlgorithm
-from fastverify.key_ring import KeyRing, RingKey, generate_key, publication_delay
+from fastverify.key_ring import KeyRing, RingKey, generate_key, generate_static_key, publication_delay
 from fastverify.tokens import ServiceKeys, signing_input
 
 KEYS = ServiceKeys.derive(bytes(range(32)))
@@ -23,6 +23,10 @@ WEEK = 604_800
 
 def ring_key(at: float, *, signs_at: float | None = None) -> RingKey:
     return generate_key("ES256", created_at=int(at * 1000), signs_at=int((at if signs_at is None else signs_at) * 1000))
+
+
+def static_key(at: float) -> RingKey:
+    return generate_static_key("ES256", created_at=int(at * 1000), raw=os.urandom(16))
 
 
 def stored(key: RingKey) -> tuple[bytes, bytes, bytes]:
@@ -101,6 +105,33 @@ def test_a_clock_before_all_keys_still_finds_one_to_sign() -> None:
 def test_a_process_without_the_newest_private_key_signs_with_the_one_it_has() -> None:
     mine, foreign = ring_key(1000), replace(ring_key(2000), private=None)
     assert KeyRing((mine, foreign)).signing_key(5000) is mine
+
+
+def test_a_static_key_takes_no_part_in_the_rotation() -> None:
+    static, first, second = static_key(5000), ring_key(1000), ring_key(2000, signs_at=2060)
+    alone, ring = KeyRing((static,)), KeyRing((first, second, static))
+    assert (alone.newest, alone.signing_key(6000), alone.due_at(WEEK)) == (None, None, 0)
+    assert ring.newest is second and ring.signing_key(6000) is second
+    assert ring.due_at(WEEK) == 2060 + WEEK - 60
+    assert ring.retired(10**9, 3600) == ["d-1000000"]
+    assert static.kid in {key["kid"] for key in ring.jwks()["keys"]}
+
+
+def test_the_static_key_is_the_newest_of_its_algorithm_that_this_process_can_open() -> None:
+    old, new = static_key(1000), static_key(2000)
+    foreign, other = replace(static_key(3000), private=None), generate_static_key("EdDSA", created_at=4, raw=bytes(16))
+    ring = KeyRing((ring_key(9000), old, new, foreign, other))
+    assert ring.static_key("ES256") is new
+    assert ring.static_key("EdDSA") is other
+    assert ring.static_key("RS256") is None
+    assert other.kid == "s-00000000-0000-0000-0000-000000000000"
+
+
+def test_a_key_says_which_secret_it_lies_sealed_under() -> None:
+    kid, public, sealed = stored(static_key(100))
+    assert KeyRing.read([(kid, public, sealed)], [KEYS]).keys[0].sealed_by == KEYS.key_id
+    other = ServiceKeys.derive(bytes(range(1, 33)))
+    assert KeyRing.read([(kid, public, sealed)], [other]).keys[0].sealed_by == b""
 
 
 def test_an_empty_ring_makes_no_key_set() -> None:

@@ -91,6 +91,14 @@ def test_the_quick_start_runs(store: str) -> None:
         exec(compile(program, "quickstart.md", "exec"), names)
 
 
+def test_the_page_about_keys_signs_a_token_that_another_service_reads(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = programs(ROOT / "docs/keys.md", store)
+    exec(compile(program, "keys.md", "exec"), {})
+    assert capsys.readouterr().out == "reports ['read']\n"
+
+
 def test_the_documented_permissions_suffice_for_all_that_the_readme_does(launch: Launch) -> None:
     page = (ROOT / "docs/store.md").read_text("utf-8")
     paragraph = page[page.index("A restricted ACL user") : page.index("## What is in it")]

@@ -177,7 +177,8 @@ async def test_what_a_key_has_signed_is_refused_and_nobody_is_signed_out(
     for verifier in (life, gateway):
         with pytest.raises(TryRefreshToken):  # revoked, or of a key that is no longer there: whichever was heard first
             verifier.verify(issued.access_token)
-    assert {key["kid"] for key in (await life.jwks())["keys"]} == {successor}
+    kids = {key["kid"] for key in (await life.jwks())["keys"]}
+    assert {kid for kid in kids if kid.startswith("d-")} == {successor}
     refreshed = await life.refresh(issued.refresh_token)
     assert refreshed.session.claims.key_id == successor
     gateway.wait_for_poll()
@@ -192,7 +193,7 @@ async def test_a_revoked_key_that_a_failover_brings_back_goes_again(
     ring = drive(store, flows.read_keys(unique_prefix, private=True)).records
     public, sealed = next(parts for name, *parts in ring if name.decode() == kid)
     successor = await life.revoke_key(kid, wait="propagated")
-    store.run(Call("keys_add", f"{{{unique_prefix}}}", (successor, kid, public, sealed)))
+    store.run(Call("keys_add", f"{{{unique_prefix}}}", ("newest", successor, kid, public, sealed)))
     gateway.wait_for_poll()
     assert kid not in {key.kid for key in gateway._ring.keys}
     with pytest.raises(TryRefreshToken):

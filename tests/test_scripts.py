@@ -16,7 +16,7 @@ from session_lab import D, Lab, W, plain_client, plain_handle, session_entry
 
 from fastverify import Issued, StoreUnavailable, Unauthorised, flows
 from fastverify.entries import everything_entry, key_entry, tenant_entry, token_entry
-from fastverify.key_ring import generate_key
+from fastverify.key_ring import generate_key, generate_static_key
 from fastverify.store import Call, Flow, Store, drive, open_store
 from fastverify.store.calls import script
 
@@ -945,6 +945,31 @@ def test_of_two_processes_that_add_a_key_at_once_one_does(lab: Lab) -> None:
     assert lab.run(flows.add_key(prefix, first.kid, second, b"sealed-2", [first.kid]))
     state = lab.run(flows.read_keys(prefix, private=True))
     assert [kid.decode() for kid, _, _ in state.records] == [second.kid], "the retired key is dropped"
+
+
+def test_each_static_key_has_a_slot_of_its_own(lab: Lab) -> None:
+    prefix, tag = lab.config.key_prefix, f"{{{lab.config.key_prefix}}}"
+    dynamic = generate_key("ES256", created_at=1, signs_at=1)
+    first, second, other = (
+        generate_static_key(algorithm, created_at=2, raw=os.urandom(16)) for algorithm in ("ES256", "ES256", "EdDSA")
+    )
+    assert lab.run(flows.add_key(prefix, "", dynamic, b"0", ()))
+    assert lab.run(flows.add_key(prefix, "", first, b"1", ()))
+    assert not lab.run(flows.add_key(prefix, "", second, b"2", ())), "another process was first"
+    assert lab.run(flows.add_key(prefix, "", other, b"3", ()))
+    state = lab.run(flows.read_keys(prefix, private=True))
+    assert state.newest == dynamic.kid
+    assert state.static == {"ES256": first.kid, "EdDSA": other.kid}
+    assert {kid.decode(): sealed for kid, _, sealed in state.records} == {
+        dynamic.kid: b"0", first.kid: b"1", other.kid: b"3"
+    }  # fmt: skip
+    assert lab.redis.hkeys(f"{tag}:keys") == [dynamic.kid.encode()], "older versions would sign with whatever is here"
+
+    assert lab.run(flows.add_key(prefix, first.kid, second, b"2", [first.kid]))
+    state = lab.run(flows.read_keys(prefix, private=True))
+    assert state.static == {"ES256": second.kid, "EdDSA": other.kid}
+    assert first.kid.encode() not in {kid for kid, *_ in state.records}
+    assert not lab.redis.hexists(f"{tag}:private", first.kid)
 
 
 def test_a_gateway_is_given_no_private_part(lab: Lab) -> None:

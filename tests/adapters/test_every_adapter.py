@@ -19,7 +19,7 @@ from django_sites import BLOCKING_DJANGO_SITES, DJANGO_ANSWERS
 from fix_stores import LaunchedServer
 from sites import ANSWERS, PLANS, Build, Plans
 
-from fastverify import AsyncSessions, PrimitiveClaim, Sessions, StoreUnavailable, TooManyRefreshes
+from fastverify import AsyncSessions, KeySet, PrimitiveClaim, Sessions, StoreUnavailable, TooManyRefreshes, Verifier
 from fastverify.transport import CORS_HEADERS
 
 TRANSFERS = ["header", "cookie"]
@@ -950,6 +950,36 @@ async def test_a_hook_answers_duplicate_cookies_for_which_there_may_be_one_of_it
         cookies = f"sRefreshToken={one.refresh_token}; sRefreshToken={two.refresh_token}"
         response = await client.call("/auth/session/refresh", cookie=cookies)
         assert answer(response) == mine("DuplicateCookies", statuses[names[0]]) and clears_all(response)
+
+
+# --- kinds of signing keys ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_a_live_session_goes_over_to_the_static_key_by_one_refresh(
+    build: Build, open_sessions: Open, unique_prefix: str, transfer: str
+) -> None:
+    before = await open_sessions(key_prefix=unique_prefix)
+    after = await open_sessions(key_prefix=unique_prefix, use_dynamic_access_token_signing_key=False)
+    async with Client(build(before), transfer) as browser, Client(build(after), transfer) as later:
+        await browser.login()
+        later.access, later.refresh_token, later.cookies = browser.access, browser.refresh_token, browser.cookies
+        handle = (await browser.call("/me", "GET")).json()["handle"]
+        refused = await later.call("/me", "GET")
+        assert answer(refused) == TRY_REFRESH and touches_no_token(refused)
+        assert answer(await later.refresh()) == (200, {})
+        assert (await later.call("/me", "GET")).json()["handle"] == handle
+        assert (await after.info(handle)) is not None
+
+
+async def test_a_jwt_is_verified_by_the_served_keys_and_is_no_session(build: Build, sessions: AsyncSessions) -> None:
+    token = await sessions.create_jwt({"sub": "user-1"})
+    async with Client(build(sessions)) as client:
+        keys = KeySet.from_jwks((await client.get("/auth/jwt/jwks.json")).json())
+        assert Verifier(keys, issuer=sessions.config.issuer).verify(token)["sub"] == "user-1"
+        refused = await client.call("/me", "GET", token=token)
+        assert answer(refused) == UNAUTHORISED and touches_no_token(refused)
+        assert answer(await client.call("/maybe", "GET", token=token)) == (200, {"user": None})
 
 
 # --- public documents -----------------------------------------------------------------------------------------------
