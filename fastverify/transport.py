@@ -48,6 +48,7 @@ from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import quote, urlsplit
 
 from ._core import Incoming as Incoming
+from ._core import Shortcut, Verifier
 from .config import AntiCsrf, Config, SameSite, TransferChoice, TransferMethod, check_origin
 from .errors import (
     ClaimValidationFailed,
@@ -198,6 +199,21 @@ class Rules:
             if method is not None and method not in get_args(TransferMethod):
                 raise ConfigError("token_transfer_method", "the function must return 'cookie', 'header' or None")
         return method
+
+    def shortcut(self, verifier: Verifier) -> Shortcut | None:
+        """These rules where they leave nothing to decide, for the core; None: they decide of each request anew."""
+        method, website = self._transfer_method, self._website
+        if callable(method):
+            return None
+        proof = None if website is None else {"VIA_CUSTOM_HEADER": True, "NONE": False}.get(website.anti_csrf)
+        return Shortcut(
+            verifier,
+            bearer=method != "cookie",
+            access_cookie=None if method == "header" else self.access_cookie_name,
+            legacy_cookie=LEGACY_COOKIE,
+            proof=proof,
+            origins=website.origins if website is not None else (),
+        )
 
     def access_tokens(self, incoming: Incoming, http_method: str) -> Iterator[tuple[str, TransferMethod]]:
         """The access tokens to try, best first; go on to the next only if this one is not a session's (3.3.1).

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Unpack
 
+from .._core import Sending
 from ..errors import FastVerifyError, SessionError, StoreUnavailable
 from ..manager import AsyncSessions
 from ..session_claims import GeneralValidators
@@ -91,11 +92,29 @@ class SessionMiddleware:
         self.app = app
         self._eager = eager
         self._http = HttpSessions(sessions, AsyncSessions, routes, rules, hooks, validators, strict)
+        self._find = self._http.find if eager and isinstance(sessions, SessionVerifier) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        found = self._find(scope["headers"], scope["method"]) if self._find and scope["type"] == "http" else None
+        if found is None:
+            await self._with_context(scope, receive, send)
+            return
+        # What a gateway does for nearly every request: it needs no context, for nothing can be queued.
+        scope[SESSION] = found[0]
+        sending = Sending(send)
+        try:
+            await self.app(scope, receive, sending)
+        except (SessionError, StoreUnavailable) as error:
+            if sending.started:
+                raise
+            context = self._http.open(scope["headers"], scope["method"], scope)
+            response = await answer_app(self._http, scope, context, error)
+            await response(scope, receive, send)
+
+    async def _with_context(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_socket = scope["type"] == "websocket"
         context = self._http.open(scope["headers"], "GET" if is_socket else scope["method"], scope, is_socket)
 
@@ -107,12 +126,13 @@ class SessionMiddleware:
                     message = {**message, "headers": context.write(message.get("headers", ()))}
             return send(message)
 
-        route = None if is_socket else self._http.routes.get((scope["method"], route_path(scope)))
         try:
-            if route is not None and isinstance(context, RequestContext):
-                reply = await run_async(self._http.serve(route, context))
-                await reply_app(reply)(scope, receive, send_with_tokens)
-                return
+            if isinstance(context, RequestContext) and not is_socket:
+                route = self._http.routes.get((scope["method"], route_path(scope)))
+                if route is not None:
+                    reply = await run_async(self._http.serve(route, context))
+                    await reply_app(reply)(scope, receive, send_with_tokens)
+                    return
             if self._eager:
                 await run_async(context.look_steps()) if self._http.looks_further else context.look()
             await self.app(scope, receive, send_with_tokens)
@@ -121,6 +141,8 @@ class SessionMiddleware:
                 raise
             response = await answer_app(self._http, scope, context, error)
             await response(scope, receive, send_with_tokens)
+        finally:
+            context.close()
 
 
 def context_of(scope: Scope) -> RequestContext:

@@ -22,7 +22,7 @@ from ..session_claims import GeneralValidators
 from ..steps import Steps
 from ..transport import Reply, Rules, Transport, json_reply, public_reply
 from ..verifier import SessionVerifier
-from .request import GatewayContext, RequestContext, RequestSteps, SyncRequestContext
+from .request import Find, GatewayContext, RequestContext, RequestSteps, SyncRequestContext
 
 #: Gets the framework's request (without a framework: the ASGI scope or the WSGI environ) and the error; returns the
 #: framework's response. What has to be cleared has been cleared by then.
@@ -117,13 +117,17 @@ class HttpSessions:
         self.rules = rules or Rules() if isinstance(sessions, SessionVerifier) else Transport(sessions.config)
         #: (method, path) -> name of the route.
         self.routes = routes_to_serve(self.rules, routes) if isinstance(self.rules, Transport) else {}
+        gateway = sessions if isinstance(sessions, SessionVerifier) else sessions.gateway
+        shortcut = self.rules.shortcut(gateway._verifier)
+        #: The rules' short cut, where there is one.
+        self.find: Find | None = shortcut.find if shortcut is not None else None
         #: Begins a request: its headers, method, keep, and whether it is a socket, as for ``GatewayContext``.
         self.open: Callable[..., GatewayContext]
         if isinstance(sessions, SessionVerifier) or not isinstance(self.rules, Transport):
-            self.open = partial(GatewayContext, sessions, self.rules)
+            self.open = partial(GatewayContext, sessions, self.rules, self.find)
         else:
             context = RequestContext if isinstance(sessions, AsyncSessions) else SyncRequestContext
-            self.open = partial(context, sessions, self.rules, validators=validators, strict=strict)
+            self.open = partial(context, sessions, self.rules, self.find, validators=validators, strict=strict)
         self._hooks: dict[type[FastVerifyError], Hook] = {}
         given = cast(dict[str, Hook], hooks)
         for name in given:

@@ -7,9 +7,9 @@ as steps; ``RequestContext`` awaits them for asynchronous frameworks, ``SyncRequ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeVar, Unpack
+from typing import Any, ClassVar, TypeAlias, TypeVar, Unpack
 
 from .._core import Claims
 from ..config import TransferMethod
@@ -40,6 +40,9 @@ from ..verifier import SessionVerifier
 
 C = TypeVar("C", bound="RequestSteps")
 
+#: Given the headers and the method: the session and what carried it, where that leaves nothing to decide.
+Find: TypeAlias = Callable[[Any, str], tuple[Any, TransferMethod] | None]
+
 #: Where a request's keep holds its session, and its context.
 SESSION = "fastverify.session"
 CONTEXT = "fastverify"
@@ -51,6 +54,7 @@ class GatewayContext:
     Args:
         verifier: what verifies.
         rules: how sessions arrive.
+        find: the rules' short cut, or None.
         headers: raw pairs with lower-case names.
         http_method: of the request.
         keep: the request's own mapping, such as an ASGI scope: its session and this context are put there.
@@ -63,23 +67,35 @@ class GatewayContext:
     error: FastVerifyError | None = None
     #: Whether the response has begun, so that nothing more can be put on it.
     started = False
+    #: Whether the response is to carry anything of sessions.
+    has_queued = False
+    _incoming: Incoming | None = None
 
     def __init__(
         self,
         verifier: SessionVerifier | Sessions | AsyncSessions,
         rules: Rules,
+        find: Find | None,
         headers: Iterable[Header],
         http_method: str,
         keep: MutableMapping[str, Any],
         is_socket: bool = False,
     ) -> None:
         self._verifier = verifier
+        self._find = find
+        self._headers = headers
         self._http_method = http_method
         self._is_socket = is_socket
         self._keep = keep
         self.rules = rules
-        self.incoming = Incoming(headers)
         keep[CONTEXT] = self
+
+    @property
+    def incoming(self) -> Incoming:
+        """What the request says about sessions; most requests need no more of it than the short cut reads."""
+        if self._incoming is None:
+            self._incoming = Incoming(self._headers)
+        return self._incoming
 
     def identify(self, check_anti_csrf: bool | None = None) -> tuple[Session, TransferMethod]:
         """The verified session of this request, and what carried it.
@@ -87,6 +103,10 @@ class GatewayContext:
         Raises:
             Unauthorised, TryRefreshToken, StoreUnavailable: as ``verify`` does; ``clear_tokens`` is False if none came.
         """
+        if self._find is not None and check_anti_csrf is None and not self._is_socket:
+            found = self._find(self._headers, self._http_method)
+            if found is not None:
+                return found
         for token, transfer in self.rules.access_tokens(self.incoming, self._http_method):
             try:
                 session = self._verifier.verify(token)
@@ -118,14 +138,17 @@ class GatewayContext:
     def failed(self, error: FastVerifyError) -> None:
         """Clear what an error clears: nothing here, for a gateway does not know where the cookies live."""
 
-    @property
-    def has_queued(self) -> bool:
-        """Whether the response is to carry anything of sessions."""
-        return False
-
     def write(self, headers: Iterable[Header]) -> list[Header]:
         """The headers of the response, with what this request has queued."""
         return list(headers)
+
+    def close(self) -> None:
+        """The request is over: let go of what refers back to this.
+
+        A cycle of a request, its context and its session would wait for the collector, and requests by the thousand
+        would lie about until then: that costs more than all that is done for a request here.
+        """
+        self._keep, self.error = {}, None
 
     def _found(self, session: Session, transfer: TransferMethod) -> Any:
         return session
@@ -159,6 +182,7 @@ class RequestSteps(GatewayContext):
         self,
         sessions: Sessions | AsyncSessions,
         transport: Transport,
+        find: Find | None,
         headers: Iterable[Header],
         http_method: str,
         keep: MutableMapping[str, Any],
@@ -166,7 +190,7 @@ class RequestSteps(GatewayContext):
         validators: GeneralValidators = (),
         strict: bool = False,
     ) -> None:
-        super().__init__(sessions, transport, headers, http_method, keep, is_socket)
+        super().__init__(sessions, transport, find, headers, http_method, keep, is_socket)
         self._validators = validators
         self._strict = strict
         self.sessions = sessions
@@ -177,17 +201,17 @@ class RequestSteps(GatewayContext):
         """What the response will carry; most requests change nothing and never make one."""
         if self._outgoing is None:
             self._outgoing = Outgoing(self.transport, self.incoming)
+            self.has_queued = True
         return self._outgoing
 
     def failed(self, error: FastVerifyError) -> None:
         self.outgoing.failed(error)
 
-    @property
-    def has_queued(self) -> bool:
-        return self._outgoing is not None
-
     def write(self, headers: Iterable[Header]) -> list[Header]:
         return self.outgoing.write(headers)
+
+    def close(self) -> None:
+        self._keep, self.error, self.current = {}, None, None
 
     def turned(self, kind: type[C], sessions: Any) -> C:
         """The same request for code of the other kind, asynchronous or blocking; both write one response.
@@ -197,8 +221,8 @@ class RequestSteps(GatewayContext):
             sessions: whose calls are of that kind.
         """
         how = self._http_method, self._keep, self._is_socket, self._validators, self._strict
-        other = kind(sessions, self.transport, (), *how)
-        other.incoming, other._outgoing = self.incoming, self.outgoing
+        other = kind(sessions, self.transport, self._find, self._headers, *how)
+        other._incoming, other._outgoing, other.has_queued = self.incoming, self.outgoing, True
         other.error, other.started = self.error, self.started
         if self.current is not None:
             other._found(self.current.session, self.current._transfer)

@@ -298,6 +298,14 @@ cdef class Verifier:
                 self.check_fresh()
         return True
 
+    cdef object seen(self, const unsigned char *text, size_t size):
+        """The view of a token that is cached and still holds; None for every other, whatever is wrong with it."""
+        try:
+            claims = self.cached(text, size, fv_seconds(), None)
+        except (InvalidToken, StoreUnavailable):
+            return None
+        return None if claims is None else (<Claims>claims).view()
+
     cdef bint still_keyed(self, Claims claims) except -1:
         """Whether the key of a cached token is among the present ones."""
         cdef unsigned long long generation
