@@ -1,6 +1,6 @@
 """Types of the compiled core (src/_core.pyx). Kept by hand; mypy's stubtest compares it with the built module."""
 
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from collections.abc import Awaitable, Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any, Literal, NamedTuple, TypeVar, final, overload
 
 from .errors import InvalidToken

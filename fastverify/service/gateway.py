@@ -40,6 +40,8 @@ class VerifyEndpoint:
         self._app = app
         self._sessions = sessions
         self._rules = rules
+        shortcut = rules.shortcut(sessions.gateway._verifier)
+        self._find = shortcut.find if shortcut is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and is_verify_path(scope["path"]):
@@ -50,7 +52,8 @@ class VerifyEndpoint:
     def answer(self, scope: Scope) -> Reply:
         """The verdict on the request that the gateway holds."""
         try:
-            context = GatewayContext(self._sessions, self._rules, scope["headers"], original_method(scope), {})
+            method = original_method(scope)
+            context = GatewayContext(self._sessions, self._rules, self._find, scope["headers"], method, {})
             session, _ = context.identify()
         except FastVerifyError as error:
             reply = self._rules.reply(error)

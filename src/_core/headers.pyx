@@ -167,8 +167,8 @@ cdef class Incoming:
 cdef class Shortcut:
     """Finds the session of a request that leaves nothing to decide, and whose token this process has verified before.
 
-    It never refuses, and never verifies a signature. What is not plainly good it leaves to the rules, which decide about
-    every request as if there were no short cut.
+    It never refuses, and never verifies a signature. What is not plainly good it leaves to the rules, which decide
+    about every request as if there were no short cut.
 
     Args:
         verifier: in whose cache tokens are looked up.

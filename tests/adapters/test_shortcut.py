@@ -1,4 +1,4 @@
-"""The short cut for requests that leave nothing to decide says what the rules say, or nothing; and nothing is left over.
+"""The short cut for requests that leave nothing to decide says what the rules say, or nothing.
 
 Compared are all combinations of what a request can bring, under all rules: more than a request of a client ever has.
 """
