@@ -30,6 +30,7 @@ from .errors import (
 )
 from .keys import KeySet
 from .manager import AsyncSessions, Sessions
+from .remote_keys import RemoteKeySet
 from .session import Issued, Session, SessionInfo
 from .session_claims import (
     BooleanClaim,
@@ -65,6 +66,7 @@ __all__ = [
     "MalformedToken",
     "PrimitiveArrayClaim",
     "PrimitiveClaim",
+    "RemoteKeySet",
     "RevokedToken",
     "Session",
     "SessionClaim",

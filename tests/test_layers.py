@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "placement records store.calls tokens session_claims keys key_ring authority sites transport",
         "flows",
         "store",
-        "hints sightings restoration revocations verifier key_keeper claims_by_handle manager",
+        "hints sightings restoration remote_keys revocations verifier key_keeper claims_by_handle manager",
         "adapters service",
     )
 )

@@ -89,7 +89,8 @@ cdef class Verifier:
     """Verifies tokens under a set of keys and one policy. Never does I/O and may be shared by all threads.
 
     Args:
-        keys: any iterable of `Key`, a `KeySet` for instance. No two may share both algorithm and key id.
+        keys: any iterable of `Key`, a `KeySet` for instance. No two may share both algorithm and key id. Of a
+            `RemoteKeySet`, those that it has now, and whatever it fetches from then on.
         issuer: the only ``iss`` that is accepted, compared exactly; None accepts any.
         audience: one or several, of which ``aud`` must name one; None leaves ``aud`` to the caller.
         typ: the ``typ`` of the header that is accepted, or a tuple of them; media-type rule (RFC 7515 section 4.1.9):
@@ -116,6 +117,8 @@ cdef class Verifier:
     cdef TokenCache cache
     cdef RevocationTable revocations
     cdef object make_view
+    cdef object source  # whoever replaces the keys and is told of unknown ones; None for keys that stay
+    cdef object __weakref__
     cdef bytes issuer
     cdef tuple audiences
     cdef tuple types
@@ -151,6 +154,9 @@ cdef class Verifier:
         if make_view is not None and not callable(make_view):
             raise ConfigError("make_view", "must be callable")
         self.make_view = make_view
+        self.source = keys if hasattr(keys, "attach") else None
+        if self.source is not None:
+            self.source.attach(self)
 
     def verify(self, token, *, now=None):
         """Verify one token, a str or bytes, and return its `Claims`.
@@ -334,7 +340,15 @@ cdef class Verifier:
         cdef int code = split(text, size, self.limit, &pending.compact)
         if code != FINE:
             raise refusal(code, "token")
-        return ring.choose(&pending.compact, self.types, pending.scanned, &pending.choice)
+        if self.source is None:
+            return ring.choose(&pending.compact, self.types, pending.scanned, &pending.choice)
+        try:
+            return ring.choose(&pending.compact, self.types, pending.scanned, &pending.choice)
+        except (UnknownKey, UnsupportedToken) as error:
+            # An algorithm that no key here has may be that of a key to come.
+            if isinstance(error, UnknownKey) or error.reason == "algorithm":
+                self.source.missed()
+            raise
 
     cdef int check(self, KeyRing ring, Pending *pending, Release release) except -1:
         """Check the signature, and scan the claims if that is wanted."""
