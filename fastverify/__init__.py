@@ -28,6 +28,7 @@ from .errors import (
     UnknownKey,
     UnsupportedToken,
 )
+from .events import Event, EventBatch
 from .keys import KeySet
 from .manager import AsyncSessions, Sessions
 from .remote_keys import RemoteKeySet
@@ -55,6 +56,8 @@ __all__ = [
     "CryptoFault",
     "CryptoInfo",
     "DuplicateCookies",
+    "Event",
+    "EventBatch",
     "ExpiredToken",
     "FastVerifyError",
     "ImmatureToken",

@@ -86,6 +86,11 @@ class Authority:
         window = self.config.exchange_seconds
         return 2_000 * window + 1_000 if window else 0
 
+    @property
+    def events_kept(self) -> int:
+        """Events that each shard's stream keeps; 0: none is written."""
+        return self.config.event_stream or 0
+
     def tag_of_handle(self, handle: bytes) -> str:
         """The hash tag of a session's shard."""
         return self.placement.tag(self.placement.shard_of_handle(handle))

@@ -94,6 +94,9 @@ class Config:
     #: Verified tokens remembered by each process.
     cache_size: int = 65_536
 
+    #: Events that each shard's stream in the store keeps at least (docs/events.md). None: none is written.
+    event_stream: int | None = None
+
     #: None: VIA_CUSTOM_HEADER where SameSite computes to none, else NONE.
     anti_csrf: AntiCsrf | None = None
     #: None: host-only cookies. ``.example.com`` shares them among the APIs below it.
@@ -141,7 +144,7 @@ class Config:
         for name, least in (("access_token_lifetime", 1), ("refresh_token_lifetime", 1), ("absolute_lifetime", 1),
                             ("signing_key_interval", 5), ("exchange_seconds", 0), ("cache_size", 0)):  # fmt: skip
             _whole(name, getattr(self, name), least)
-        for name in ("idle_timeout", "max_sessions_per_user"):
+        for name in ("idle_timeout", "max_sessions_per_user", "event_stream"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
         for name in ("expose_access_token_to_frontend_in_cookie_based_auth", "cookie_partitioned",

@@ -24,6 +24,7 @@ from .errors import (
     TryRefreshToken,
     Unauthorised,
 )
+from .events import Event, EventBatch, EventName, StreamPart, check_why, merged, places_of
 from .key_ring import RingKey
 from .placement import Placement, root_tag
 from .records import Record, json_object, json_value, member_field, pack
@@ -49,6 +50,8 @@ MAX_REDELIVERIES = 64
 #: Handles that one script call ends at most.
 _BATCH = 500
 _NONCE_BYTES = 16
+#: Events that one call returns at most.
+_MOST_EVENTS = 1_000
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_USER_ID = 256
 
@@ -84,6 +87,10 @@ class Outcome(Generic[T]):
     #: Seconds for which they are kept.
     life: int = 0
     written: tuple[Written, ...] = ()
+    #: What has happened.
+    events: tuple[Event, ...] = ()
+    #: Events that no script has written.
+    unwritten: tuple[Event, ...] = ()
 
 
 def create(
@@ -152,24 +159,31 @@ def create(
         (
             *(handle, user_id, tenant, idle * 1000, absolute * 1000, authority.debounce_ms),
             *(config.max_sessions_per_user or 0, uuid_text(old) if old is not None and in_same_step else ""),
-            *(authority.entry_life, random(_NONCE_BYTES), *fields),
+            *(authority.entry_life, random(_NONCE_BYTES), authority.events_kept, *fields),
         ),
         durable=True,
     )
     store_now, mark, _, *others = _same(reply, handle)[1:]
+    created = _event("session_created", store_now, draft.handle, tenant, user_id)
     if replicas == 0:
         _log.warning("no replica has the new session yet; a failover now would lose it; session=%s", _short(handle))
-    ended = tuple(handle_bytes(text.decode()) for text in others)
+    ended = tuple(handle_bytes(text.decode()) for text in others[::4])
+    events = tuple(
+        _revoked(store_now, text, its, whose, why.decode())
+        for text, its, whose, why in zip(*[iter(others)] * 4, strict=True)
+        if whose
+    )
     if old is not None and not in_same_step:
         # Another user's session, in another shard: it cannot end in the same step, so it ends in the same call.
-        yield from _end(authority, (old,), random)
+        outcome = yield from _end(authority, (old,), random, "replaced")
+        events += outcome.events
         ended += (old,)
     record, moment = draft.begun_at(store_now), Moment(now, store_now, mark)
     if authority.access_times(record, moment) == (issued.session.issued_at, issued.session.expires_at):
         issued = replace(issued, refresh_token_expires_at=record.idle_expires_at // 1000)
     else:
         issued = authority.issue(record, refresh_token, moment, changed=True)
-    return Outcome(issued, tuple(map(session_entry, ended)), authority.entry_life)
+    return Outcome(issued, tuple(map(session_entry, ended)), authority.entry_life, events=(*events, created))
 
 
 def refresh(
@@ -199,6 +213,7 @@ def refresh(
         (
             *(handle, token.generation, at + DEADLINE_MS, window, authority.debounce_ms, MAX_REDELIVERIES),
             *(authority.entry_life, random(_NONCE_BYTES), authority.service_keys[0].key_id, token.keys.key_id),
+            authority.events_kept,
         ),
     )
     verdict, store_now, *rest = _same(reply, handle)[1:]
@@ -207,12 +222,14 @@ def refresh(
             if verdict == b"ADOPTED":
                 _audit.warning("state rollback: generation %d adopted; session=%s", token.generation, _short(handle))
             record, moment = Record.read(token.handle, rest[1:]), Moment(now, store_now, rest[0])
-            return Outcome(authority.issue(record, refresh_token, moment, changed=False))
+            issued = authority.issue(record, refresh_token, moment, changed=False)
+            return Outcome(issued, events=(_refreshed(record, store_now, verdict),))
         case b"ROTATED" | b"AGAIN":
             record, moment = Record.read(token.handle, rest[1:]), Moment(now, store_now, rest[0])
             keys = authority.keys_named(record.key_id)
             child = encode_refresh_token(keys, record.secret, record.handle, record.generation)
-            return Outcome(authority.issue(record, child, moment, changed=True))
+            issued = authority.issue(record, child, moment, changed=True)
+            return Outcome(issued, events=(_refreshed(record, store_now, verdict),))
         case b"THEFT":
             reuse, user_id, tenant = (part.decode() for part in rest)
             _audit.warning("token theft: %s; session=%s", reuse, _short(handle))
@@ -243,49 +260,59 @@ def recheck(authority: Authority, session: Session, *, now: float) -> Flow[Issue
     return authority.reissue(session, record, Moment(now, store_now, mark))
 
 
-def revoke_many(authority: Authority, handles: Iterable[str], *, random: Random) -> Flow[Outcome[list[str]]]:
+def revoke_many(
+    authority: Authority, handles: Iterable[str], *, random: Random, why: str = "revoked"
+) -> Flow[Outcome[list[str]]]:
     """End sessions by their handles; the result names those that were there."""
     if isinstance(handles, str):  # its characters are no handles, and nothing would be ended
         raise TypeError("handles must be several handles, not one str")
+    check_why(why)
     named = {raw: handle for handle in handles if (raw := _handle_or_none(handle)) is not None}
-    there, written = yield from _end(authority, named, random)
-    entries = tuple(map(session_entry, named))
-    return Outcome([named[raw] for raw in named if raw in there], entries, authority.entry_life, written)
+    done = yield from _end(authority, named, random, why)
+    there = [named[raw] for raw in named if raw in done.value]
+    return Outcome(there, done.entries, done.life, done.written, done.events)
 
 
 def revoke_user(
-    authority: Authority, user_id: str, *, random: Random, tenant: str | None = None, except_handle: str | None = None
+    authority: Authority,
+    user_id: str,
+    *,
+    random: Random,
+    tenant: str | None = None,
+    except_handle: str | None = None,
+    why: str = "revoke_user",
 ) -> Flow[Outcome[list[str]]]:
     """End a user's sessions: in one step, or where there are very many in several, the last of which leaves none."""
     _check_whose(user_id, tenant)
+    check_why(why)
     spare = _handle_or_none(except_handle) if except_handle is not None else None
     if except_handle is not None and spare is None:  # to spare nothing would end the very session that was meant
         raise ValueError("except_handle is not a session handle")
     tag, whose = authority.tag_of_user(user_id), (user_id, tenant or "", uuid_text(spare) if spare else "")
-    ended, written, more = list[tuple[bytes, str]](), list[Written](), 1
+    events, written, more = list[Event](), list[Written](), 1
     while more:
         nonce = random(_NONCE_BYTES)
-        args = (*whose, authority.entry_life, nonce, _BATCH)
+        args = (*whose, authority.entry_life, nonce, _BATCH, authority.events_kept, why)
         reply, replicas = yield Call("revoke_user", tag, args, durable=True)
-        more, seq, *pairs = _same(reply, user_id)[1:]
+        at, more, seq, *pairs = _same(reply, user_id)[1:]
         for text, its in zip(pairs[::2], pairs[1::2], strict=True):
-            ended.append((handle_bytes(text.decode()), its.decode()))
+            events.append(_revoked(at, text, its, user_id.encode(), why))
         if seq:
             written.append(Written(tag, seq, nonce, replicas))
-    handles = [format_handle(raw, its) for raw, its in ended]
-    entries = tuple(session_entry(raw) for raw, _ in ended)
-    return Outcome(handles, entries, authority.entry_life, tuple(written))
+    handles = [event.handle for event in events if event.handle is not None]
+    entries = tuple(session_entry(handle_bytes(handle)) for handle in handles)
+    return Outcome(handles, entries, authority.entry_life, tuple(written), tuple(events))
 
 
 def revoke_tenant(authority: Authority, tenant: str, *, random: Random) -> Flow[Outcome[None]]:
     """End every session of a tenant that there is now."""
     _check_tenant(tenant)
-    return (yield from _mark(authority, tenant, random))
+    return (yield from _mark(authority, tenant, random, "tenant"))
 
 
 def revoke_all(authority: Authority, *, random: Random) -> Flow[Outcome[None]]:
     """End every session that there is now."""
-    return (yield from _mark(authority, EVERYBODY, random))
+    return (yield from _mark(authority, EVERYBODY, random, "all"))
 
 
 def blacklist(authority: Authority, access_token: str, *, random: Random) -> Flow[Outcome[None]]:
@@ -296,6 +323,31 @@ def blacklist(authority: Authority, access_token: str, *, random: Random) -> Flo
 def blacklist_key(authority: Authority, kid: str, *, random: Random) -> Flow[Outcome[None]]:
     """Refuse every access token that a key has signed, or will."""
     return (yield from _blacklist(authority, key_entry(kid), KEY_ENTRY_LIFE, random))
+
+
+def record_event(authority: Authority, event: Event) -> Flow[None]:
+    """Write an event that no script has written, if events are kept."""
+    if authority.events_kept:
+        placement = authority.placement
+        tag = placement.root if event.handle is None else authority.tag_of_handle(handle_bytes(event.handle))
+        yield Call("event", tag, (authority.events_kept, *event.fields()))
+
+
+def read_events(authority: Authority, after: str | None, limit: int) -> Flow[EventBatch]:
+    """Events that the store has kept, of all its streams."""
+    tags = [authority.placement.root, *authority.placement.tags]
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= _MOST_EVENTS:
+        raise ValueError(f"limit must be a whole number from 1 to {_MOST_EVENTS}")
+    places = [(0, "")] * len(tags) if after is None else places_of(after, len(tags))
+    calls = [
+        Call("events_read", tag, ("" if after is None else seq, primary, limit))
+        for tag, (seq, primary) in zip(tags, places, strict=True)
+    ]
+    replies = yield calls
+    parts = [
+        StreamPart(missed == 1, [(int(seq), _texts(flat)) for seq, flat in entries]) for missed, *entries in replies
+    ]
+    return merged(parts, places, limit)
 
 
 def nothing() -> Flow[None]:
@@ -456,36 +508,52 @@ def read_keys(prefix: str, *, private: bool) -> Flow[StoreState]:
     return StoreState(placement, longest, newest.decode(), now, records, static)
 
 
-def add_key(prefix: str, known: str, key: RingKey, sealed: bytes, dropped: Iterable[str]) -> Flow[bool]:
-    """Add a key unless another process has just added one; False then.
+def add_key(
+    prefix: str,
+    known: str,
+    key: RingKey,
+    sealed: bytes,
+    dropped: Iterable[str],
+    event: Event | None = None,
+    kept: int = 0,
+) -> Flow[bool]:
+    """Add a key unless another process has just added one; False then. The event is written if so many are ``kept``.
 
     ``known``: the kid that it follows, which is the newest dynamic one, or the static one of its algorithm; or empty.
     """
     slot = f"static:{key.algorithm}" if key.is_static else "newest"
-    record: tuple[str | bytes, ...] = (slot, known, key.kid, key.public_record(), sealed, *dropped)
+    told: tuple[str | int, ...] = () if event is None else (kept, *event.fields())
+    record: tuple[str | bytes | int, ...] = (slot, known, key.kid, key.public_record(), sealed)
+    record += (len(told), *told, *dropped)
     reply, replicas = yield Call("keys_add", root_tag(prefix), record, durable=True)
     if reply == 1 and replicas == 0:
         _log.warning("no replica has the new signing key %s yet; a failover now would lose it", key.kid)
     return bool(reply == 1)
 
 
-def _end(authority: Authority, raws: Iterable[bytes], random: Random) -> Flow[tuple[set[bytes], tuple[Written, ...]]]:
-    """End sessions, a script call for each shard; those that were there, and where it was written."""
+def _end(authority: Authority, raws: Iterable[bytes], random: Random, why: str) -> Flow[Outcome[set[bytes]]]:
+    """End sessions, a script call for each shard; the value is those that were there."""
+    raws = list(raws)
     batches = [
         (tag, random(_NONCE_BYTES), [*map(uuid_text, batch)]) for tag, batch in _batches(authority.placement, raws)
     ]
-    life, there, written = authority.entry_life, set[bytes](), list[Written]()
+    life, events, written = authority.entry_life, list[Event](), list[Written]()
     while batches:
         # As many in one trip as one of the largest, or two: their replies have to come within the time for one call.
         size = accumulate(len(texts) for _, _, texts in batches)
         several = [batch for batch, so_far in zip(batches, size, strict=True) if so_far <= 2 * _BATCH]
         batches = batches[len(several) :]
-        replies = yield [Call("revoke", tag, (life, nonce, *texts), durable=True) for tag, nonce, texts in several]
+        replies = yield [
+            Call("revoke", tag, (life, nonce, authority.events_kept, why, *texts), durable=True)
+            for tag, nonce, texts in several
+        ]
         for (tag, nonce, texts), (reply, replicas) in zip(several, replies, strict=True):
-            seq, *ended = _same(reply, texts[0])[1:]
-            there.update(handle_bytes(text.decode()) for text in ended)
+            at, seq, *ended = _same(reply, texts[0])[1:]
+            for text, its, whose in zip(*[iter(ended)] * 3, strict=True):
+                events.append(_revoked(at, text, its, whose, why))
             written.append(Written(tag, seq, nonce, replicas))
-    return there, tuple(written)
+    there = {handle_bytes(event.handle) for event in events if event.handle is not None}
+    return Outcome(there, tuple(map(session_entry, raws)), life, tuple(written), tuple(events))
 
 
 def _batches(placement: Placement, handles: Iterable[bytes]) -> Iterator[tuple[str, list[bytes]]]:
@@ -498,7 +566,7 @@ def _batches(placement: Placement, handles: Iterable[bytes]) -> Iterator[tuple[s
             yield tag, raws[start : start + _BATCH]
 
 
-def _mark(authority: Authority, tenant: str, random: Random) -> Flow[Outcome[None]]:
+def _mark(authority: Authority, tenant: str, random: Random, why: str) -> Flow[Outcome[None]]:
     """Mark every shard, and then write one entry into all of them, of the latest of these times, and marks as late.
 
     In this order: a session from before is refreshed no more once its shard is marked, so none of its access tokens has
@@ -509,7 +577,9 @@ def _mark(authority: Authority, tenant: str, random: Random) -> Flow[Outcome[Non
     latest = max(_same(reply, tenant)[1] for reply in replies)
     yield [Call("mark", tag, (tenant, latest, keep)) for tag in tags]
     entry = everything_entry(latest) if tenant == EVERYBODY else tenant_entry(tenant, latest)
-    return (yield from _blacklist(authority, entry, authority.entry_life, random))
+    outcome = yield from _blacklist(authority, entry, authority.entry_life, random)
+    event = Event(name="session_revoked", at=latest, tenant=None if tenant == EVERYBODY else tenant, why=why)
+    return replace(outcome, unwritten=(event,))
 
 
 def _blacklist(authority: Authority, entry: bytes, life: int, random: Random) -> Flow[Outcome[None]]:
@@ -577,6 +647,25 @@ def _same(reply: list[Any], asked: str | bytes) -> list[Any]:
     if not isinstance(reply, list) or not reply or reply[0] != (asked if isinstance(asked, bytes) else asked.encode()):
         raise StoreUnavailable("the store's reply belongs to another request")
     return reply
+
+
+def _texts(flat: list[bytes]) -> dict[str, str]:
+    """Names and values, as a mapping."""
+    texts = [part.decode() for part in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _event(name: EventName, at: int, raw: bytes, tenant: str, user_id: str, why: str | None = None) -> Event:
+    return Event(name=name, at=at, handle=format_handle(raw, tenant), user_id=user_id, tenant=tenant, why=why)
+
+
+def _revoked(at: int, handle: bytes, tenant: bytes, user_id: bytes, why: str) -> Event:
+    """Of a session that was there, as the scripts name it."""
+    return _event("session_revoked", at, handle_bytes(handle.decode()), tenant.decode(), user_id.decode(), why)
+
+
+def _refreshed(record: Record, at: int, verdict: bytes) -> Event:
+    return _event("session_refreshed", at, record.handle, record.tenant, record.user_id, verdict.decode().lower())
 
 
 def _short(handle: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -15,6 +17,7 @@ from .authority import Authority
 from .config import Config
 from .entries import TOKEN, session_entry, target_of, token_entry
 from .errors import ConfigError, InvalidClaim, StoreUnavailable, TokenTheftDetected, TryRefreshToken
+from .events import Event, Happened
 from .flows import Outcome, Wait
 from .key_ring import KeyRing, RingKey, generate_key, generate_static_key, is_static, publication_delay
 from .placement import Placement
@@ -29,6 +32,8 @@ _log = logging.getLogger("fastverify.store")
 
 #: Seconds beyond B to wait for verifiers to report what they have applied: those that do not have gone stale by then.
 _REPORT_SECONDS = 3.0
+#: Events of keys that wait to be told of, at most.
+_MOST_PENDING = 64
 
 
 class KeyKeeper(SessionVerifier):
@@ -59,6 +64,8 @@ class KeyKeeper(SessionVerifier):
         self.config = config
         self.service_keys = tuple(ServiceKeys.derive(secret) for secret in config.secrets)
         self._authority: Authority | None = None
+        #: Keys that this process has made: told of with the next call, for the follower's thread is no place for that.
+        self.made: deque[Event] = deque(maxlen=_MOST_PENDING)
 
     @property
     def authority(self) -> Authority:
@@ -76,15 +83,30 @@ class KeyKeeper(SessionVerifier):
         """Wait until ``is_up``."""
         self._follower.wait(timeout)
 
-    def applying(self, flow: Flow[Outcome[T]], wait: Wait = None) -> Flow[T]:
-        """The flow, with what it revokes refused here at once, and then, as ``wait`` says, where else it is to be."""
+    def applying(self, flow: Flow[Outcome[T]], happened: Happened, wait: Wait = None) -> Flow[T]:
+        """The flow, with what it revokes refused here at once, and then, as ``wait`` says, where else it is to be.
+
+        What has happened is put into ``happened``, also where an error ends it.
+        """
         flows.check_wait(wait)
         try:
             outcome = yield from flow
         except TokenTheftDetected as theft:
             self.refuse((session_entry(handle_bytes(theft.handle)),), self.authority.entry_life)
+            happened.events.append(
+                Event(
+                    name="token_theft",
+                    at=int(self._clock() * 1000),
+                    handle=theft.handle,
+                    user_id=theft.user_id,
+                    tenant=theft.tenant,
+                    why=theft.reuse,
+                )
+            )
             raise
         self.refuse(outcome.entries, outcome.life)
+        happened.events += outcome.events
+        happened.unwritten += outcome.unwritten
         staleness = self.config.revocation_staleness
         yield from flows.settle(outcome.written, wait, staleness + _REPORT_SECONDS, staleness)
         return outcome.value
@@ -93,13 +115,18 @@ class KeyKeeper(SessionVerifier):
         """Publish a new dynamic key now; it signs after its publication delay."""
         return (yield from self._replace_key(self._add_key))
 
-    def revoke_key(self, kid: str, wait: Wait) -> Flow[str]:
+    def revoke_key(self, kid: str, happened: Happened, wait: Wait) -> Flow[str]:
         """Take a key out of the ring, make another that signs at once, and refuse what the old one has signed."""
         # The ring first: between the two steps a service must not sign with a key whose tokens are refused.
         add = self._add_static_key if is_static(kid) else self._add_key
         successor = yield from self._replace_key(partial(add, revoked=kid))
-        yield from self.applying(flows.blacklist_key(self.authority, kid, random=self._random), wait)
+        yield from self.applying(self._refuse_key(kid), happened, wait)
         return successor
+
+    def _refuse_key(self, kid: str) -> Flow[Outcome[None]]:
+        outcome = yield from flows.blacklist_key(self.authority, kid, random=self._random)
+        event = Event(name="key_revoked", at=int(self._clock() * 1000), extra={"kid": kid})
+        return replace(outcome, unwritten=(event,))
 
     def _replace_key(self, add: Callable[[flows.StoreState, KeyRing], Flow[RingKey | None]]) -> Flow[str]:
         prefix = self.config.key_prefix
@@ -135,7 +162,7 @@ class KeyKeeper(SessionVerifier):
         static = ring.static_key(config.signing_algorithm)
         if static is not None and static.sealed_by != self.service_keys[0].key_id:
             # It is to be there still when the secret that it was sealed under has been retired.
-            drive(self._store, self._put_static_key(static, known=static.kid, dropped=()))
+            drive(self._store, self._put_key(static, static.kid, ()))
         return placement
 
     def _keep_ring(self) -> flows.StoreState:
@@ -190,12 +217,10 @@ class KeyKeeper(SessionVerifier):
         created_at = max(state.now, *(key.created_at + 1 for key in KeyRing.read(state.records).keys), 0)
         delay = publication_delay(config.signing_key_interval) if ring.newest and revoked is None else 0
         key = generate_key(config.signing_algorithm, created_at=created_at, signs_at=created_at + int(delay * 1000))
-        sealed = key.sealed_record(self.service_keys[0], self._random(12))
         gone = {*ring.retired(now, state.longest_access_lifetime), *self._revoked_kids(state)}
         if revoked is not None:
             gone.add(revoked)
-        added = yield from flows.add_key(config.key_prefix, state.newest, key, sealed, sorted(gone))
-        return key if added else None
+        return (yield from self._put_key(key, state.newest, sorted(gone), revoked))
 
     def _add_static_key(
         self, state: flows.StoreState, ring: KeyRing, revoked: str | None = None
@@ -208,13 +233,23 @@ class KeyKeeper(SessionVerifier):
         algorithm = self.config.signing_algorithm
         key = generate_static_key(algorithm, created_at=state.now, raw=self._random(16))
         gone = {*self._revoked_kids(state), *(() if revoked is None else (revoked,))}
-        known = state.static.get(algorithm, "")
-        return (yield from self._put_static_key(key, known=known, dropped=sorted(gone)))
+        return (yield from self._put_key(key, state.static.get(algorithm, ""), sorted(gone), revoked))
 
-    def _put_static_key(self, key: RingKey, *, known: str, dropped: Sequence[str]) -> Flow[RingKey | None]:
+    def _put_key(
+        self, key: RingKey, known: str, dropped: Sequence[str], revoked: str | None = None
+    ) -> Flow[RingKey | None]:
+        """Add a key, or seal one anew that is there; None when another process was first."""
         sealed = key.sealed_record(self.service_keys[0], self._random(12))
-        added = yield from flows.add_key(self.config.key_prefix, known, key, sealed, dropped)
-        return key if added else None
+        event = None
+        if key.kid != known:
+            why = None if revoked is None else "revoked"
+            event = Event(name="key_rotated", at=int(self._clock() * 1000), why=why, extra={"kid": key.kid})
+        kept = self.config.event_stream or 0
+        if not (yield from flows.add_key(self.config.key_prefix, known, key, sealed, dropped, event, kept)):
+            return None
+        if event is not None:
+            self.made.append(event)
+        return key
 
     def _first_sight(self, claims: Claims) -> Session:
         self._check_kind(claims)  # first: claims that a session has been made of are never asked again

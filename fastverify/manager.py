@@ -6,6 +6,8 @@ The two differ by ``await`` only. Verification is an ordinary function in both: 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
@@ -13,7 +15,8 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
 from . import flows
 from .claims_by_handle import AsyncSessionClaims, SessionClaims
 from .config import Config
-from .errors import DuplicateCookies, FastVerifyError, TryRefreshToken, Unauthorised
+from .errors import ConfigError, DuplicateCookies, FastVerifyError, TryRefreshToken, Unauthorised
+from .events import Event, EventBatch, Happened, OnEvent
 from .flows import Wait
 from .key_keeper import KeyKeeper, is_of_other_kind
 from .key_ring import publication_delay
@@ -28,6 +31,8 @@ T = TypeVar("T")
 
 #: Seconds to wait for keys and revocations at the start, unless told otherwise.
 WAIT = 10.0
+
+_log = logging.getLogger("fastverify.events")
 
 
 class _FlowOptions(TypedDict, total=False):
@@ -66,6 +71,7 @@ class _Verifying:
     """What both facades share: everything that needs no store."""
 
     _gateway: KeyKeeper
+    _on_event: OnEvent | None
 
     @property
     def config(self) -> Config:
@@ -149,38 +155,41 @@ class _Verifying:
             options["payload"] = payload | {AUTH_TIME: int(now)} if authenticated else payload
         return cast(_FlowOptions, options)
 
-    def _create(self, user_id: str, options: _FlowOptions) -> Flow[Issued]:
+    def _create(self, user_id: str, options: _FlowOptions, happened: Happened) -> Flow[Issued]:
         gateway = self._gateway
         now, random = gateway._clock(), gateway._random
-        return gateway.applying(flows.create(gateway.authority, user_id, now=now, random=random, **options))
+        return gateway.applying(flows.create(gateway.authority, user_id, now=now, random=random, **options), happened)
 
-    def _refresh(self, refresh_token: str, anti_csrf_token: str | None) -> Flow[Issued]:
+    def _refresh(self, refresh_token: str, anti_csrf_token: str | None, happened: Happened) -> Flow[Issued]:
         gateway = self._gateway
         now, random = gateway._clock(), gateway._random
         return gateway.applying(
-            flows.refresh(gateway.authority, refresh_token, now=now, random=random, anti_csrf=anti_csrf_token)
+            flows.refresh(gateway.authority, refresh_token, now=now, random=random, anti_csrf=anti_csrf_token), happened
         )
 
-    def _revoke_many(self, handles: Iterable[str], wait: Wait) -> Flow[list[str]]:
+    def _revoke_many(self, handles: Iterable[str], why: str, wait: Wait, happened: Happened) -> Flow[list[str]]:
         gateway = self._gateway
-        return gateway.applying(flows.revoke_many(gateway.authority, handles, random=gateway._random), wait)
+        flow = flows.revoke_many(gateway.authority, handles, random=gateway._random, why=why)
+        return gateway.applying(flow, happened, wait)
 
-    def _revoke_user(self, user_id: str, tenant: str | None, except_handle: str | None, wait: Wait) -> Flow[list[str]]:
+    def _revoke_user(
+        self, user_id: str, tenant: str | None, except_handle: str | None, why: str, wait: Wait, happened: Happened
+    ) -> Flow[list[str]]:
         gateway = self._gateway
         flow = flows.revoke_user(
-            gateway.authority, user_id, random=gateway._random, tenant=tenant, except_handle=except_handle
+            gateway.authority, user_id, random=gateway._random, tenant=tenant, except_handle=except_handle, why=why
         )
-        return gateway.applying(flow, wait)
+        return gateway.applying(flow, happened, wait)
 
-    def _revoke_tenant(self, tenant: str, wait: Wait) -> Flow[None]:
+    def _revoke_tenant(self, tenant: str, wait: Wait, happened: Happened) -> Flow[None]:
         gateway = self._gateway
-        return gateway.applying(flows.revoke_tenant(gateway.authority, tenant, random=gateway._random), wait)
+        return gateway.applying(flows.revoke_tenant(gateway.authority, tenant, random=gateway._random), happened, wait)
 
-    def _revoke_all(self, wait: Wait) -> Flow[None]:
+    def _revoke_all(self, wait: Wait, happened: Happened) -> Flow[None]:
         gateway = self._gateway
-        return gateway.applying(flows.revoke_all(gateway.authority, random=gateway._random), wait)
+        return gateway.applying(flows.revoke_all(gateway.authority, random=gateway._random), happened, wait)
 
-    def _blacklist(self, access_token: str | bytes, wait: Wait) -> Flow[None]:
+    def _blacklist(self, access_token: str | bytes, wait: Wait, happened: Happened) -> Flow[None]:
         gateway = self._gateway
         try:
             token = self.verify(access_token).access_token
@@ -192,7 +201,16 @@ class _Verifying:
             if error.clear_tokens:
                 return flows.nothing()
             raise
-        return gateway.applying(flows.blacklist(gateway.authority, token, random=gateway._random), wait)
+        return gateway.applying(flows.blacklist(gateway.authority, token, random=gateway._random), happened, wait)
+
+    def _take_made(self) -> list[Event]:
+        """The keys that this process has made since it was last asked."""
+        made = self._gateway.made
+        return [made.popleft() for _ in range(len(made))]  # only the follower's thread adds to it meanwhile
+
+    def _told(self, event: Event) -> Steps[None]:
+        if self._on_event is not None:
+            yield self._on_event(event)
 
     def _create_jwt(self, payload: Mapping[str, Any], lifetime: int | None, static_key: bool) -> str:
         return self._gateway.authority.sign_jwt(payload, lifetime, self.now(), static=static_key)
@@ -214,14 +232,19 @@ class _Verifying:
 class Sessions(_Verifying):
     """The life of sessions, for blocking code. One object serves all threads."""
 
-    def __init__(self, store: Store, config: Config, *, wait: float = WAIT, **sources: Any) -> None:
+    def __init__(
+        self, store: Store, config: Config, *, wait: float = WAIT, on_event: OnEvent | None = None, **sources: Any
+    ) -> None:
         """Use ``connect``. ``sources`` are ``clock``, ``monotonic`` and ``random``, for tests."""
+        if inspect.iscoroutinefunction(on_event):
+            raise ConfigError("on_event", "is an asynchronous function, which only AsyncSessions can wait for")
+        self._on_event = _callable_or_none(on_event)
         self._store = store
         self._patience = wait
         self._gateway = KeyKeeper(store, config, **sources)
 
     @classmethod
-    def connect(cls, url: str, config: Config, *, wait: float = WAIT) -> Self:
+    def connect(cls, url: str, config: Config, *, wait: float = WAIT, on_event: OnEvent | None = None) -> Self:
         """Use the store at ``url``; returns when its keys and revocations are loaded.
 
         Args:
@@ -229,12 +252,14 @@ class Sessions(_Verifying):
                 ``embedded:///directory`` (docs/store.md).
             config: the settings.
             wait: seconds to wait; 0: return at once, and calls raise StoreUnavailable until ready.
+            on_event: is called with each ``Event`` of this object's calls, in the call's thread, when it is done in the
+                store; what it raises is logged, and of no other consequence (docs/events.md).
 
         Raises:
-            ConfigError: the URL, the secret or the store's settings cannot be used.
+            ConfigError: the URL, the secret, an argument or the store's settings cannot be used.
             StoreUnavailable: not ready in time.
         """
-        sessions = cls(open_store(url), config, wait=wait)
+        sessions = cls(open_store(url), config, wait=wait, on_event=on_event)
         sessions._gateway.start(wait)
         return sessions
 
@@ -251,7 +276,7 @@ class Sessions(_Verifying):
             StoreUnavailable: nothing was handed out.
         """
         complete = run(self._built(user_id, options))
-        return self._run(lambda: self._create(user_id, complete))
+        return self._act(lambda happened: self._create(user_id, complete, happened))
 
     def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """Exchange a refresh token (rotation.md).
@@ -263,7 +288,7 @@ class Sessions(_Verifying):
             StoreUnavailable: nothing is known to have happened; the same call is safe to repeat.
         """
         self._shed(refresh_token)
-        return self._run(lambda: self._refresh(refresh_token, anti_csrf_token))
+        return self._act(lambda happened: self._refresh(refresh_token, anti_csrf_token, happened))
 
     def verify_strict(
         self, access_token: str | bytes, *, anti_csrf_token: str | None = None, check_anti_csrf: bool = False
@@ -272,7 +297,7 @@ class Sessions(_Verifying):
         session = self.verify(access_token, anti_csrf_token=anti_csrf_token, check_anti_csrf=check_anti_csrf)
         return self._run(lambda: flows.verify_strict(self._gateway.authority, session))
 
-    def revoke(self, handle: str, *, wait: Wait = None) -> bool:
+    def revoke(self, handle: str, *, wait: Wait = None, why: str = "revoked") -> bool:
         """End a session; whether it was there. Its tokens are refused here at once.
 
         Args:
@@ -280,33 +305,43 @@ class Sessions(_Verifying):
             wait: None: other verifiers refuse them within milliseconds, or a second where no hints reach them.
                 ``"propagated"``: return when every verifier that still serves does. ``"replicated"``: return when a
                 replica has it, so that a failover does not undo it; otherwise that is tried, and not insisted on.
+            why: said by the event; a short text.
 
         Raises:
             StoreUnavailable: the session may have been ended or not, or ``wait`` was not fulfilled in time. The call is
                 safe to repeat; it then returns False for what was ended before.
         """
-        return bool(self._run(lambda: self._revoke_many((handle,), wait)))
+        return bool(self._act(lambda happened: self._revoke_many((handle,), why, wait, happened)))
 
-    def revoke_many(self, handles: Iterable[str], *, wait: Wait = None) -> list[str]:
-        """End sessions; the handles of those that were there. ``wait`` as in ``revoke``."""
-        return self._run(lambda: self._revoke_many(handles, wait))
+    def revoke_many(self, handles: Iterable[str], *, wait: Wait = None, why: str = "revoked") -> list[str]:
+        """End sessions; the handles of those that were there. ``wait`` and ``why`` as in ``revoke``."""
+        return self._act(lambda happened: self._revoke_many(handles, why, wait, happened))
 
     def revoke_user(
-        self, user_id: str, *, tenant: str | None = None, except_handle: str | None = None, wait: Wait = None
+        self,
+        user_id: str,
+        *,
+        tenant: str | None = None,
+        except_handle: str | None = None,
+        wait: Wait = None,
+        why: str = "revoke_user",
     ) -> list[str]:
-        """End a user's sessions, of one tenant or all, but for one; the handles of those that were there."""
-        return self._run(lambda: self._revoke_user(user_id, tenant, except_handle, wait))
+        """End a user's sessions, of one tenant or all, but for one; the handles of those that were there.
+
+        ``wait`` and ``why`` as in ``revoke``.
+        """
+        return self._act(lambda happened: self._revoke_user(user_id, tenant, except_handle, why, wait, happened))
 
     def revoke_tenant(self, tenant: str, *, wait: Wait = None) -> None:
         """End every session of a tenant that there is now; ``wait`` as in ``revoke``.
 
         Access tokens from before are answered *try refresh token*, and their refresh tokens are refused.
         """
-        self._run(lambda: self._revoke_tenant(tenant, wait))
+        self._act(lambda happened: self._revoke_tenant(tenant, wait, happened))
 
     def revoke_all(self, *, wait: Wait = None) -> None:
         """As ``revoke_tenant``, for every tenant."""
-        self._run(lambda: self._revoke_all(wait))
+        self._act(lambda happened: self._revoke_all(wait, happened))
 
     def blacklist(self, access_token: str | bytes, *, wait: Wait = None) -> None:
         """Refuse one access token everywhere, and leave its session alone: the client refreshes.
@@ -317,7 +352,7 @@ class Sessions(_Verifying):
             Unauthorised: it is not a session's access token.
             StoreUnavailable: as ``revoke``; or whether the token is good cannot be told now.
         """
-        self._run(lambda: self._blacklist(access_token, wait))
+        self._act(lambda happened: self._blacklist(access_token, wait, happened))
 
     def handles(self, user_id: str, *, tenant: str | None = None) -> list[str]:
         """The handles of a user's sessions."""
@@ -424,7 +459,7 @@ class Sessions(_Verifying):
 
     def rotate_keys(self) -> str:
         """Publish a new dynamic signing key; its kid. It signs after min(60 s, a quarter of the key interval)."""
-        return self._run(self._gateway.rotate_keys)
+        return self._act(lambda happened: self._gateway.rotate_keys())
 
     def revoke_key(self, kid: str, *, wait: Wait = None) -> str:
         """Refuse every access token that a key has signed, as when its private part has leaked; the kid of a new key.
@@ -432,7 +467,20 @@ class Sessions(_Verifying):
         The new one is of the same kind, and signs at once. Clients whose tokens are refused refresh, and stay signed
         in; refresh tokens have nothing to do with signing keys. ``wait`` as in ``revoke``.
         """
-        return self._run(lambda: self._gateway.revoke_key(kid, wait))
+        return self._act(lambda happened: self._gateway.revoke_key(kid, happened, wait))
+
+    def events(self, after: str | None = None, *, limit: int = 100) -> EventBatch:
+        """Events that the store has kept, of every process that uses it; only where ``Config.event_stream`` is set.
+
+        Args:
+            after: the ``cursor`` of the batch before; None: from the oldest event that is kept.
+            limit: most events to return, up to 1,000.
+
+        Raises:
+            ValueError: ``after`` is no cursor of this store, or ``limit`` is out of range.
+            StoreUnavailable: the store did not answer.
+        """
+        return self._run(lambda: flows.read_events(self._gateway.authority, after, limit))
 
     def close(self) -> None:
         """Stop following, and close the connections."""
@@ -454,19 +502,47 @@ class Sessions(_Verifying):
         self._wait()
         return drive(self._store, begin())
 
+    def _act(self, begin: Callable[[Happened], Flow[T]]) -> T:
+        """As ``_run``, and tell of what has happened, also where an error tells the caller."""
+        happened = Happened()
+        try:
+            return self._run(lambda: begin(happened))
+        finally:
+            self._tell(*self._take_made(), *happened.events)
+            self._emit(*happened.unwritten)
+
+    def _emit(self, *events: Event) -> None:
+        """Write events that no script has written into the store's stream, and tell of them. Raises nothing."""
+        for event in events:
+            try:
+                self._run(lambda event=event: flows.record_event(self._gateway.authority, event))  # type: ignore[misc]
+            except FastVerifyError as error:
+                _log.warning("the event %s is not in the store's stream: %s", event.name, error)
+        self._tell(*events)
+
+    def _tell(self, *events: Event) -> None:
+        for event in events:
+            try:
+                run(self._told(event))
+            except Exception:
+                _log.exception("on_event failed at %s", event.name)
+
 
 class AsyncSessions(_Verifying):
     """The life of sessions, for asyncio. One object serves one event loop."""
 
-    def __init__(self, store: Store, config: Config, *, wait: float = WAIT, **sources: Any) -> None:
+    def __init__(
+        self, store: Store, config: Config, *, wait: float = WAIT, on_event: OnEvent | None = None, **sources: Any
+    ) -> None:
         """Use ``connect``. ``sources`` are ``clock``, ``monotonic`` and ``random``, for tests."""
+        self._on_event = _callable_or_none(on_event)
         self._store = store.open_async()
         self._patience = wait
         self._waiting: asyncio.Future[None] | None = None
         self._gateway = KeyKeeper(store, config, **sources)
 
     @classmethod
-    def connect(cls, url: str, config: Config, *, wait: float = WAIT) -> Self:
+    def connect(cls, url: str, config: Config, *, wait: float = WAIT, on_event: OnEvent | None = None) -> Self:
         """Use the store at ``url``; returns at once. Awaited calls and ``async with`` wait for readiness.
 
         Args:
@@ -474,11 +550,12 @@ class AsyncSessions(_Verifying):
                 ``embedded:///directory`` (docs/store.md).
             config: the settings.
             wait: seconds that an awaited call waits for readiness before it raises StoreUnavailable.
+            on_event: as for ``Sessions``; a function, or an asynchronous one, which is awaited before the call returns.
 
         Raises:
-            ConfigError: the URL cannot be used.
+            ConfigError: the URL or an argument cannot be used.
         """
-        sessions = cls(open_store(url), config, wait=wait)
+        sessions = cls(open_store(url), config, wait=wait, on_event=on_event)
         sessions._gateway.start(0)
         return sessions
 
@@ -490,12 +567,12 @@ class AsyncSessions(_Verifying):
     async def create(self, user_id: str, **options: Unpack[CreateOptions]) -> Issued:
         """As ``Sessions.create``."""
         complete = await run_async(self._built(user_id, options))
-        return await self._run(lambda: self._create(user_id, complete))
+        return await self._act(lambda happened: self._create(user_id, complete, happened))
 
     async def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """As ``Sessions.refresh``."""
         self._shed(refresh_token)
-        return await self._run(lambda: self._refresh(refresh_token, anti_csrf_token))
+        return await self._act(lambda happened: self._refresh(refresh_token, anti_csrf_token, happened))
 
     async def verify_strict(
         self, access_token: str | bytes, *, anti_csrf_token: str | None = None, check_anti_csrf: bool = False
@@ -504,31 +581,37 @@ class AsyncSessions(_Verifying):
         session = self.verify(access_token, anti_csrf_token=anti_csrf_token, check_anti_csrf=check_anti_csrf)
         return await self._run(lambda: flows.verify_strict(self._gateway.authority, session))
 
-    async def revoke(self, handle: str, *, wait: Wait = None) -> bool:
+    async def revoke(self, handle: str, *, wait: Wait = None, why: str = "revoked") -> bool:
         """As ``Sessions.revoke``."""
-        return bool(await self._run(lambda: self._revoke_many((handle,), wait)))
+        return bool(await self._act(lambda happened: self._revoke_many((handle,), why, wait, happened)))
 
-    async def revoke_many(self, handles: Iterable[str], *, wait: Wait = None) -> list[str]:
+    async def revoke_many(self, handles: Iterable[str], *, wait: Wait = None, why: str = "revoked") -> list[str]:
         """As ``Sessions.revoke_many``."""
-        return await self._run(lambda: self._revoke_many(handles, wait))
+        return await self._act(lambda happened: self._revoke_many(handles, why, wait, happened))
 
     async def revoke_user(
-        self, user_id: str, *, tenant: str | None = None, except_handle: str | None = None, wait: Wait = None
+        self,
+        user_id: str,
+        *,
+        tenant: str | None = None,
+        except_handle: str | None = None,
+        wait: Wait = None,
+        why: str = "revoke_user",
     ) -> list[str]:
         """As ``Sessions.revoke_user``."""
-        return await self._run(lambda: self._revoke_user(user_id, tenant, except_handle, wait))
+        return await self._act(lambda happened: self._revoke_user(user_id, tenant, except_handle, why, wait, happened))
 
     async def revoke_tenant(self, tenant: str, *, wait: Wait = None) -> None:
         """As ``Sessions.revoke_tenant``."""
-        await self._run(lambda: self._revoke_tenant(tenant, wait))
+        await self._act(lambda happened: self._revoke_tenant(tenant, wait, happened))
 
     async def revoke_all(self, *, wait: Wait = None) -> None:
         """As ``Sessions.revoke_all``."""
-        await self._run(lambda: self._revoke_all(wait))
+        await self._act(lambda happened: self._revoke_all(wait, happened))
 
     async def blacklist(self, access_token: str | bytes, *, wait: Wait = None) -> None:
         """As ``Sessions.blacklist``."""
-        await self._run(lambda: self._blacklist(access_token, wait))
+        await self._act(lambda happened: self._blacklist(access_token, wait, happened))
 
     async def handles(self, user_id: str, *, tenant: str | None = None) -> list[str]:
         """As ``Sessions.handles``."""
@@ -591,11 +674,15 @@ class AsyncSessions(_Verifying):
 
     async def rotate_keys(self) -> str:
         """As ``Sessions.rotate_keys``."""
-        return await self._run(self._gateway.rotate_keys)
+        return await self._act(lambda happened: self._gateway.rotate_keys())
 
     async def revoke_key(self, kid: str, *, wait: Wait = None) -> str:
         """As ``Sessions.revoke_key``."""
-        return await self._run(lambda: self._gateway.revoke_key(kid, wait))
+        return await self._act(lambda happened: self._gateway.revoke_key(kid, happened, wait))
+
+    async def events(self, after: str | None = None, *, limit: int = 100) -> EventBatch:
+        """As ``Sessions.events``."""
+        return await self._run(lambda: flows.read_events(self._gateway.authority, after, limit))
 
     async def aclose(self) -> None:
         """Stop following, and close the connections."""
@@ -623,3 +710,34 @@ class AsyncSessions(_Verifying):
     async def _run(self, begin: Callable[[], Flow[T]]) -> T:
         await self._wait()
         return await drive_async(self._store, begin())
+
+    async def _act(self, begin: Callable[[Happened], Flow[T]]) -> T:
+        happened = Happened()
+        try:
+            return await self._run(lambda: begin(happened))
+        finally:
+            await self._tell(*self._take_made(), *happened.events)
+            await self._emit(*happened.unwritten)
+
+    async def _emit(self, *events: Event) -> None:
+        for event in events:
+            try:
+                await self._run(
+                    lambda event=event: flows.record_event(self._gateway.authority, event)  # type: ignore[misc]
+                )
+            except FastVerifyError as error:
+                _log.warning("the event %s is not in the store's stream: %s", event.name, error)
+        await self._tell(*events)
+
+    async def _tell(self, *events: Event) -> None:
+        for event in events:
+            try:
+                await run_async(self._told(event))
+            except Exception:
+                _log.exception("on_event failed at %s", event.name)
+
+
+def _callable_or_none(on_event: OnEvent | None) -> OnEvent | None:
+    if on_event is not None and not callable(on_event):
+        raise ConfigError("on_event", "must be a function of an Event, or None")
+    return on_event

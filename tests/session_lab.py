@@ -134,7 +134,8 @@ class Lab:
         late = self.now_ms() + flows.DEADLINE_MS if deadline is None else deadline
         key_id = self.authority.service_keys[0].key_id
         args = (handle, generation, late, window_ms, debounce_ms, flows.MAX_REDELIVERIES)
-        reply = self.call("refresh", self.tag(issued), *args, self.authority.entry_life, os.urandom(16), key_id, key_id)
+        keys = key_id, key_id, self.authority.events_kept
+        reply = self.call("refresh", self.tag(issued), *args, self.authority.entry_life, os.urandom(16), *keys)
         assert reply[0] == handle.encode()
         return list(reply[1:])
 

@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from fastverify import (
     AsyncSessions,
+    EventBatch,
     Issued,
     KeySet,
     PrimitiveClaim,
@@ -59,6 +60,9 @@ def plain(value: Any) -> Any:
         case SessionInfo():
             names = ("handle", "user_id", "tenant", "payload", "data", "device", "created_at", "expires_at")
             return {name: plain(getattr(value, name)) for name in names}
+        case EventBatch():
+            events = [[event.name, event.handle, event.user_id, event.why] for event in value.events]
+            return {"events": events, "cursor": value.cursor, "missed": value.missed}
         case Mapping():
             return {key: plain(item) for key, item in value.items()}
         case list() | tuple():
@@ -190,7 +194,7 @@ def wsgi_application(sessions: Sessions) -> Any:
 async def face(request: pytest.FixtureRequest, embedded_url: str, unique_prefix: str) -> AsyncIterator[Face]:
     kind = "sync" if request.param in ("blocking", "wsgi") else "async"
     async with AsyncExitStack() as stack:
-        facade = await open_facade(kind, embedded_url, settings(unique_prefix, exchange_seconds=0))
+        facade = await open_facade(kind, embedded_url, settings(unique_prefix, exchange_seconds=0, event_stream=100))
         stack.push_async_callback(facade.close)
         face: Face = ByLibrary(facade)
         if request.param in ("asgi", "wsgi"):
@@ -390,6 +394,20 @@ async def test_claims_by_handle(face: Face) -> None:
     assert await face.do("session_claims.get", handle, plan) is None
     assert await face.do("session_claims.reauthenticated", handle) is True
     assert "auth_time" in (await face.do("info", handle))["payload"]
+
+
+@covers("events")
+async def test_events(face: Face) -> None:
+    begun = await face.do("events")
+    assert {name for name, *_ in begun["events"]} == {"key_rotated"} and not begun["missed"]
+    handle = (await face.sign_in())["handle"]
+    await face.do("revoke", handle, why="asked for")
+    batch = await face.do("events", begun["cursor"], limit=10)
+    assert batch["events"] == [
+        ["session_created", handle, "user-1", None],
+        ["session_revoked", handle, "user-1", "asked for"],
+    ]
+    assert (await face.do("events", batch["cursor"]))["events"] == []
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------

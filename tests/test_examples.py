@@ -96,3 +96,12 @@ def test_a_page_that_is_not_true_is_found(tmp_path: Path) -> None:
     page.write_text(true.replace('{"user":"user-1"}\n', '{"user":"user-2"}\n'), "utf-8")
     with pytest.raises(AssertionError, match="localhost"):
         transcripts.check(page, tmp_path)
+
+
+def test_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program("events.py", tmp_path)["main"]()
+    page = (ROOT / "docs" / "events.md").read_text("utf-8")
+    (printed,) = re.findall(r"^It prints\n\n```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert capsys.readouterr().out == printed
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert example == (ROOT / "examples" / "events.py").read_text("utf-8")

@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors entries steps",
-        "_core config session",
+        "_core config session events",
         "placement records store.calls tokens session_claims keys key_ring authority sites transport",
         "flows",
         "store",
@@ -37,7 +37,7 @@ STORE_LAYER, MANAGER_LAYER, TOP_LAYER = 4, 5, 6
 #: What layer 6 may use: the door that every application uses, and the pure HTTP rules.
 FOR_THE_TOP = frozenset(
     {"manager", "steps", "verifier", "transport", "errors", "config", "session", "keys", "_core", "store"}
-    | {"session_claims"}
+    | {"session_claims", "events"}
 )
 
 #: What an adapter, and the service, may use of its neighbours.

@@ -113,7 +113,7 @@ def test_more_revocations_than_one_poll_returns_are_all_applied(
     handles = [f"{16 * n + shard:08x}-0000-4000-8000-000000000000" for n in range(2500)]
     tag = service._gateway.authority.placement.tag(shard)
     for start in range(0, 2500, 500):
-        service._store.run(Call("revoke", tag, (4000, f"n{start}", *handles[start : start + 500])))
+        service._store.run(Call("revoke", tag, (4000, f"n{start}", 0, "revoked", *handles[start : start + 500])))
     service.revoke(issued.session.handle)
     gateway.wait_for_poll()
     assert refuses(gateway, issued.access_token)

@@ -79,6 +79,8 @@ def whole_life(lab: Lab, user_id: str) -> None:
     assert lab.call("reached", tag, at, b"%b:%d" % (nonce, at), 0) in (0, 1)
     seq, nonce, _, _, *windows = lab.call("follow_start", tag, b"nonce")
     lab.call("follow_scan", tag, windows[0], 0)
+    assert lab.call("event", tag, 10, "session_revoked", "", user_id, "public", "said") == [b"session_revoked"]
+    assert lab.call("events_read", tag, "", "", 1000)[-1][1][-1] == b"said"
     assert lab.call("follow_poll", tag, b"follower", seq, nonce, 10, SERVES) == [b"OK"]
     assert lab.call("follow_tail", tag, b"nonce")[:2] == [seq, nonce]
 
@@ -114,7 +116,7 @@ def test_every_script_stays_in_one_slot_of_a_cluster(launch: Launch, unused_tcp_
             assert time.monotonic() < deadline, "the cluster does not come up"
             time.sleep(0.05)
     store = open_store(server.url, **PATIENT)
-    with lab_of(store, "cluster") as lab:
+    with lab_of(store, "cluster", event_stream=100) as lab:
         for user_id in ("user-1", a_user_of_another_shard(lab, "user-1")):
             whole_life(lab, user_id)
         lab.run(flows.claim_store("cluster", 4, 3600))
@@ -358,7 +360,7 @@ def test_an_entry_is_25_bytes_in_the_set_of_its_window_and_in_the_log(lab: Lab) 
 def test_a_window_ends_on_the_next_5_minutes_or_day_after_the_entrys_life(lab: Lab, life: int, step: int) -> None:
     tag = lab.authority.placement.tags[0]
     before = lab.now_ms() / 1000 + life
-    lab.call("revoke", tag, life, b"nonce", handle_in(lab, tag))
+    lab.call("revoke", tag, life, b"nonce", 0, "", handle_in(lab, tag))
     after = lab.now_ms() / 1000 + life
     (window,) = lab.redis.zrange(f"{tag}:windows", 0, -1)
     assert int(window) % step == 0
@@ -503,7 +505,7 @@ def test_the_log_is_dense_and_no_two_entries_share_a_nonce(lab: Lab) -> None:
 def test_a_nonce_is_the_callers(lab: Lab) -> None:
     """A script's own random numbers would repeat on a replica: two histories could not be told apart."""
     tag = lab.authority.placement.tags[0]
-    lab.call("revoke", tag, 60, b"mine \xff\x00", handle_in(lab, tag))
+    lab.call("revoke", tag, 60, b"mine \xff\x00", 0, "", handle_in(lab, tag))
     assert all(fields[b"n"].startswith(b"mine \xff\x00") for _, fields in lab.redis.xrange(f"{tag}:log"))
 
 
@@ -633,8 +635,8 @@ def test_a_follower_that_bootstraps_and_polls_misses_nothing(lab: Lab) -> None:
 def test_a_poll_tells_the_window_of_each_entry(lab: Lab) -> None:
     tag = lab.authority.placement.tags[0]
     seq, nonce, *_ = lab.call("follow_start", tag, b"")
-    lab.call("revoke", tag, 100, b"", handle_in(lab, tag))
-    lab.call("revoke", tag, 1000, b"", handle_in(lab, tag))
+    lab.call("revoke", tag, 100, b"", 0, "", handle_in(lab, tag))
+    lab.call("revoke", tag, 1000, b"", 0, "", handle_in(lab, tag))
     reply = lab.call("follow_poll", tag, b"me", seq, nonce, 10, SERVES)
     assert reply[3::4] == lab.redis.zrange(f"{tag}:windows", 0, -1) and len(reply[3::4]) == 2
 

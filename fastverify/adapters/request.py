@@ -285,7 +285,7 @@ class RequestSteps(GatewayContext):
         """``sign_out``."""
         with self.clearing():
             session, transfer = self.identify(check_anti_csrf=True)
-        yield from self._found(session, transfer).revoke_steps()
+        yield from self._found(session, transfer).revoke_steps("signed_out")
 
     def _recheck_steps(self, session: Session, transfer: TransferMethod) -> Steps[Session]:
         issued = yield self.sessions.recheck(session)
@@ -451,9 +451,9 @@ class RequestSessionSteps:
         context.outgoing.moved(issued, transfer)
         self.session, self._transfer = issued.session, transfer
 
-    def revoke_steps(self) -> Steps[bool]:
+    def revoke_steps(self, why: str = "revoked") -> Steps[bool]:
         """``revoke``."""
-        was_there = yield self._context.sessions.revoke(self.handle)
+        was_there = yield self._context.sessions.revoke(self.handle, why=why)
         self._context.outgoing.clear(self._transfer)
         return bool(was_there)
 

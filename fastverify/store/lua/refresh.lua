@@ -3,7 +3,7 @@
 -- out brings back a trace in which an honest client is thrown out, or a thief is not found.
 -- KEYS[1] shard tag.
 -- ARGV: handle, g, deadline (ms), W (ms), D (ms), redeliveries allowed, entry life (s), nonce, key id of the current secret, key id
---       of the presented token.
+--       of the presented token, events to keep (0: none).
 -- Reply: handle, verdict, now, then for SAME, ADOPTED, ROTATED, AGAIN: the newest mark that concerns the session (ms, or 0), and the
 --        record's fields and values without its data;
 --        for THEFT: how old the token was, user, tenant. LATE, GONE and BUSY have nothing more.
@@ -11,10 +11,12 @@
 -- include: record
 -- include: session
 -- include: primary
+-- include: events
 local tag, handle, g = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local deadline, window, debounce = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local limit, life, nonce, key, presented = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
 local record, now = tag .. ':s:' .. handle, now_ms()
+local tell = event_log(tag, ARGV[11], now)
 
 -- 0. A command that a dying connection delivers late must not act.
 if now > deadline then
@@ -34,16 +36,17 @@ if not lives then
   return { handle, 'GONE', now }
 end
 
-local got = redis.call('HMGET', record, 'G', 'handed_at', 'conf_at', 'redelivered', 'idle_ttl', 'abs_exp', 'life')
+local got = redis.call('HMGET', record, 'G', 'handed_at', 'conf_at', 'redelivered', 'idle_ttl', 'abs_exp', 'life', 'user', 'tenant')
 local G, handed_at, conf_at = tonumber(got[1]), tonumber(got[2]), tonumber(got[3] or nil)
 local redelivered, idle_ttl, abs_exp = tonumber(got[4]), tonumber(got[5]), tonumber(got[6])
-local longest = math.max(life, tonumber(got[7] or 0))
+local longest, user, tenant = math.max(life, tonumber(got[7] or 0)), got[8], got[9]
 
 -- Every answered refresh slides the idle expiry; nothing moves the absolute one.
 local function answer(verdict, ...)
   local idle_exp = math.min(now + idle_ttl, abs_exp)
   redis.call('HSET', record, 'idle_exp', whole(idle_exp), 'seen_at', whole(now), 'life', whole(longest), ...)
   redis.call('PEXPIREAT', record, whole(idle_exp))
+  tell('session_refreshed', handle, user, tenant, string.lower(verdict))
   local fields = redis.call('HGETALL', record)
   local reply = { handle, verdict, now, mark }
   for i = 1, #fields, 2 do
@@ -82,9 +85,10 @@ if g == G - 1 and window > 0 and (not conf_at or now <= conf_at + window or now 
 end
 
 -- 5. Reuse of a token whose child has been used.
-local user, tenant = unpack(redis.call('HMGET', record, 'user', 'tenant'))
 local entries = {}
 end_session(tag, handle, life, now, entries)
 blacklist(tag, entries, nonce, now)
 announce(tag)
-return { handle, 'THEFT', now, g == G - 1 and 'one_behind' or 'older', user, tenant }
+local reuse = g == G - 1 and 'one_behind' or 'older'
+tell('token_theft', handle, user, tenant, reuse)
+return { handle, 'THEFT', now, reuse, user, tenant }

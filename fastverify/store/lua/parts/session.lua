@@ -2,7 +2,7 @@
 -- Ends one session: its record and index entry go, and its revocation entry is added to those that the script is to write (blacklist.lua),
 -- whether or not there was a record. There are no tombstones: a missing record is refused. The entry lives as long as the record demands,
 -- if that is longer than the caller knows: the session may be of a service that issues tokens of a longer life, and has started a moment
--- ago. Returns the session's tenant, or nothing if it was not there or had expired.
+-- ago. Returns the session's tenant and user, or nothing if it was not there or had expired.
 local function session_entry(handle)
   local hex = string.gsub(handle, '%-', '')
   local word = function(first)
@@ -19,5 +19,7 @@ local function end_session(tag, handle, life, now, entries)
     redis.call('ZREM', tag .. ':u:' .. user, handle)
   end
   entries[#entries + 1] = { session_entry(handle), math.max(life, tonumber(its_life or 0)) }
-  return user and tonumber(expires) > now and tenant
+  if user and tonumber(expires) > now then
+    return tenant, user
+  end
 end
