@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import material
 import oracles
 from signing import ALGORITHMS, NOW, coordinate_size
 
-TARGETS = ("base64url", "json", "header", "claims", "verify", "signature")
+TARGETS = ("base64url", "json", "header", "claims", "verify", "signature", "request")
 MAX_SEED = 16384
 
 #: Words that a mutation can put in at once.
@@ -21,6 +22,7 @@ WORDS = (
     *('"iss"', '"sub"', '"aud"', '"exp"', '"nbf"', '"iat"', '"jti"', '"tId"', '"sessionHandle"', '"gone"'),
     *('"none"', '"Ed25519"', '"application/jwt"', *(f'"{algorithm}"' for algorithm in ALGORITHMS)),
     *(f'"{material.ISSUER}"', f'"{material.AUDIENCE}"', str(NOW), str(NOW + 3600), "9007199254740991", "-0", "1e309"),
+    *("authorization:Bearer T", "cookie:", "sAccessToken=T", "sIdRefreshToken=", "origin:https://example.com", "rid:"),
     *("true", "false", "null", "[]", "{}", '":', "\\u0000", "\\ud834\\udd1e", "\\u0061", "[[[[[[[[", "e-1", ".5"),
 )
 
@@ -39,6 +41,7 @@ def seeds(vectors: Path | None) -> dict[str, list[bytes]]:
         "claims": [*payloads(), *(payload_with(document) for document in documents)],
         "verify": tokens,
         "signature": [*signatures(), *edge_signatures()],
+        "request": list(requests()),
     }
     return {name: [seed for seed in dict.fromkeys(inputs) if len(seed) <= MAX_SEED] for name, inputs in found.items()}
 
@@ -85,6 +88,33 @@ def payloads() -> list[bytes]:
 def payload_with(document: bytes) -> bytes:
     """A claims set that is good if the document is."""
     return json.dumps(material.claims()).encode()[:-1] + b',"x":' + document + b"}"
+
+
+def requests() -> Iterator[bytes]:
+    """Requests under each of the rules, as clients send them and as they do not."""
+    tokens = (
+        "authorization:Bearer T",
+        "cookie:theme=dark; sAccessToken=T; lang=en",
+        "authorization:Bearer T\ncookie:a=b",
+    )
+    tokens += (
+        "cookie:sAccessToken=T;sAccessToken=T",
+        "cookie:sIdRefreshToken=x; sAccessToken=T",
+        "cookie:s=1\ncookie:s=2",
+    )
+    tokens += (
+        "authorization:bearer T",
+        "authorization: Bearer T ",
+        "cookie:sAccessToken=%54T;;=;s",
+        "cookie:sAccessToken",
+    )
+    for rules, token in itertools.product(range(48), tokens):
+        for others in (
+            "",
+            "rid:anti-csrf\norigin:https://example.com",
+            "rid:\nst-auth-mode:cookie\nsec-fetch-site:none",
+        ):
+            yield bytes([rules]) + f"host:api\n{token}\n{others}".encode()
 
 
 def signatures() -> Iterator[bytes]:

@@ -9,9 +9,11 @@ import base64
 import binascii
 import json
 from typing import Any
+from urllib.parse import unquote
 
 MAX_SEGMENT = 1366
 LAST_DATE = 2**53 - 1
+BLANKS = b" \t\n\v\f\r"
 UNSUPPORTED = {"crit", "b64", "zip", "jwk", "jku", "x5u", "x5c", "enc"}
 
 
@@ -47,6 +49,23 @@ def parse(document: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def cookies(fields: list[bytes], name: str) -> list[str]:
+    """The values of a cookie that are not empty, of what several Cookie fields say (RFC 9113 section 8.2.3)."""
+    found = []
+    for pair in b"; ".join(fields).split(b";"):
+        key, _, value = pair.strip(BLANKS).partition(b"=")
+        if key == name.encode() and value:
+            text = value.decode("latin-1")
+            found.append(unquote(text) if "%" in text else text)
+    return found
+
+
+def bearer(fields: list[bytes]) -> str:
+    """The token of an Authorization field; two fields are one list, and no token."""
+    scheme, _, token = b", ".join(fields).partition(b" ")
+    return token.strip(BLANKS).decode("latin-1") if scheme == b"Bearer" else ""
 
 
 def exceeds(document: bytes, reason: str) -> bool:

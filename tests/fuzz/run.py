@@ -3,10 +3,10 @@
     PYTHONPATH=tests python tests/fuzz/run.py [--seconds 60] [--json] [TARGET ...]
     PYTHONPATH=tests python tests/fuzz/run.py --replay FILE TARGET      (make fuzz ARGS="--replay FILE TARGET")
 
-Targets (targets.py): base64url, json, header, claims, verify, signature. Each gets its time, one after the other. A
-crash, a hang, a leak, an exception that is no InvalidToken and a disagreement with the oracle are findings: the input
-is kept in build/fuzz/findings, and the run fails. What opened new ways through the code stays in build/fuzz/corpus for
-the next run.
+Targets (targets.py): base64url, json, header, claims, verify, signature, request. Each gets its time, one after the
+other. A crash, a hang, a leak, an exception that is no InvalidToken and a disagreement with the oracle are findings:
+the input is kept in build/fuzz/findings, and the run fails. What opened new ways through the code stays in
+build/fuzz/corpus for the next run.
 
 The core is built by clang in build/fuzz/tree, with the entries of entries.pyx (../instrumented.py), and loaded by
 driver.c, which is libFuzzer with this interpreter's library inside.

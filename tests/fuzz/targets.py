@@ -15,7 +15,8 @@ from typing import Any
 import material
 import oracles
 from material import AUDIENCE, REVOKED_HANDLE, REVOKED_TENANT
-from signing import ALGORITHMS, ISSUER, NOW
+from signing import ALGORITHMS, ISSUER, NOW, encode
+from signing import header as signing_header
 
 from fastverify import _core
 from fastverify.errors import InvalidToken
@@ -95,6 +96,27 @@ def signature(data: bytes) -> None:
     verify(f"{material.signing_input(algorithm)}.".encode() + oracles.encode(data[1:]))
 
 
+def request(data: bytes) -> None:
+    """The first byte chooses rules and a method, and each line is a header; in these, T stands for a good token."""
+    rules, method = (data[0], ("GET", "POST", "OPTIONS")[data[0] // 16 % 3]) if data else (0, "GET")
+    headers = []
+    for line in data[1:].replace(b"T", SEEN.encode()).split(b"\n"):
+        name, _, value = line.partition(b":")
+        headers.append((name, value))
+    fields: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        fields.setdefault(name, []).append(value)
+    incoming = _core.Incoming(headers)
+    assert incoming.bearer == oracles.bearer(fields.get(b"authorization", []))
+    for name in ("sAccessToken", "s", ""):
+        assert incoming.cookies(name) == oracles.cookies(fields.get(b"cookie", []), name)
+    for name in (b"rid", b"anti-csrf", b"st-auth-mode", b"origin", b"sec-fetch-site", b"x"):
+        found = b", ".join(fields[name]).decode("latin-1").strip() if name in fields else None
+        assert incoming.get(name) == (found if found or name != b"x" else None)
+    shortcut = SHORTCUTS[rules % 8]
+    assert shortcut.find(headers, method) == plainly(fields, method, rules % 2 == 0, rules % 4 < 2, rules % 8 < 4)
+
+
 # What they share.
 
 HMAC_KEY = material.key("HS256")
@@ -125,6 +147,45 @@ def revocations() -> _core.RevocationTable:
 
 FAST, PLAIN = (verifier_of(fast_crypto=fast) for fast in (True, False))
 REVOKING = verifier_of(revocations=revocations(), max_token_bytes=MAX_TOKEN)
+
+
+def seen_before(verifier: _core.Verifier) -> str:
+    """A token that a verifier has verified, and that outlives this program."""
+    signer = material.key("HS256")
+    text = f"{encode(signing_header(signer))}.{encode(material.claims(iat=0, nbf=0, exp=4_000_000_000))}"
+    token = f"{text}.{oracles.encode(hmac.digest(signer.private, text.encode(), 'sha256')).decode()}"
+    assert verifier.view(token) == "user-1"
+    return token
+
+
+VIEWING = verifier_of(make_view=lambda claims: claims.subject)
+SEEN = seen_before(VIEWING)
+SHORTCUTS = [
+    _core.Shortcut(
+        VIEWING,
+        bearer=number % 2 == 0,
+        access_cookie="sAccessToken",
+        legacy_cookie="sIdRefreshToken",
+        proof=number % 4 < 2,
+        origins=("https://example.com",) if number < 4 else (),
+    )
+    for number in range(8)
+]
+
+
+def plainly(fields: dict[bytes, list[bytes]], method: str, by_bearer: bool, proof: bool, origins: bool) -> Any:
+    """What a short cut has to find: nothing, unless all is as it is with the clients' own requests."""
+    authorization, cookie, origin = (fields.get(name, []) for name in (b"authorization", b"cookie", b"origin"))
+    several = any(len(values) > 1 for values in (authorization, cookie, origin))
+    if method == "OPTIONS" or several or oracles.cookies(cookie, "sIdRefreshToken"):
+        return None
+    if authorization and by_bearer:
+        return ("user-1", "header") if authorization == [b"Bearer " + SEEN.encode()] else None
+    if oracles.cookies(cookie, "sAccessToken") != [SEEN] or b"%" in cookie[0].partition(b"sAccessToken=")[2][:800]:
+        return None
+    if method != "GET" and ((proof and b"rid" not in fields) or (origins and origin != [b"https://example.com"])):
+        return None
+    return "user-1", "cookie"
 
 
 def expected_claims(token: bytes) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from signing import ALGORITHMS, ISSUER, NOW
 
 import targets
 
-PUBLIC_TARGETS = ("claims", "verify", "signature")
+PUBLIC_TARGETS = ("claims", "verify", "signature", "request")
 
 
 @pytest.mark.parametrize(
