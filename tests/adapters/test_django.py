@@ -23,7 +23,8 @@ from django.urls import path, re_path
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
-from django_sites import ASYNC_URLS, BLOCKING_URLS, MIDDLEWARE, OURS, ashow, fv, make_handler, show
+from django_lab import MIDDLEWARE, OURS, make_handler
+from django_sites import ASYNC_URLS, BLOCKING_URLS, ashow, fv, show
 from sites import PLANS
 
 from fastverify import AsyncSessions, ConfigError, Sessions, StoreUnavailable, TryRefreshToken, Unauthorised
@@ -604,7 +605,7 @@ def test_djangos_test_client_keeps_somebody_signed_in(embedded_url: str, unique_
         "token_transfer_method": "cookie",
     }
     given = {"URL": embedded_url, "CONFIG": config}
-    chain = ["django_sites.site_urls", *MIDDLEWARE]
+    chain = ["django_lab.site_urls", *MIDDLEWARE]
     with override_settings(FASTVERIFY=given, SITE_URLS=tuple(BLOCKING_URLS), MIDDLEWARE=chain):
         client = DjangoClient()
         assert client.post("/login?user=user-1").json() == {"ok": True}

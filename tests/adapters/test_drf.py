@@ -15,7 +15,8 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.test import override_settings
 from django.urls import path
 from django.utils.decorators import method_decorator
-from django_sites import DRF_URLS, MIDDLEWARE, for_members, make_handler
+from django_lab import MIDDLEWARE, make_handler
+from django_sites import DRF_URLS, for_members
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.permissions import BasePermission, IsAuthenticated

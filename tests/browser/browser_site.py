@@ -1,159 +1,77 @@
-"""The website and API that the browser meets: FastAPI on a real store, and a log of all that crosses its wire."""
+"""The website and API that the browser meets: one of three frameworks on a real store, and a log of its wire."""
 
-# No `from __future__ import annotations`: FastAPI evaluates the annotations of the local functions below.
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from http.cookies import Morsel, SimpleCookie
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import uvicorn
-from fastapi import Depends, FastAPI, Request, Response
-from fastapi.middleware.cors import CORSMiddleware
+from browser_django import django_application
+from browser_fastapi import fastapi_application
+from browser_flask import flask_application
+from browser_parts import Gate, Parts
+from browser_servers import asgi_server, wsgi_server
+from npm_client import Scripts
+from wire import Exchange, Wire, WsgiWire
 
-from fastverify import AsyncSessions, Config, PrimitiveClaim
-from fastverify.adapters.fastapi import FastVerify, RequestSession
-from fastverify.transport import cors_headers
+from fastverify import AsyncSessions, Config, Sessions
 
-PAGE = Path(__file__).with_name("page.html").read_bytes()
 REFRESH = "/auth/session/refresh"
 SIGN_OUT = "/auth/signout"
-#: Everybody is silver until promoted.
-TIER = PrimitiveClaim("tier", lambda *whose: "silver")
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One request and its reply, as the server saw them."""
-
-    method: str
-    path: str
-    request: dict[str, str]
-    status: int
-    reply: list[tuple[str, str]]
-
-    def header(self, name: str) -> str | None:
-        """A header of the reply; a header that was sent twice fails the test."""
-        values = [value for key, value in self.reply if key == name]
-        assert len(values) <= 1, f"{name} was sent {len(values)} times"
-        return values[0] if values else None
-
-    @property
-    def exposed(self) -> set[str]:
-        """What a script of another origin may read of the reply."""
-        return {name.strip().lower() for name in (self.header("access-control-expose-headers") or "").split(",")} - {""}
-
-    @property
-    def cookies(self) -> dict[str, str]:
-        """Cookies of the request."""
-        return {name: morsel.value for name, morsel in SimpleCookie(self.request.get("cookie", "")).items()}
-
-    @property
-    def set_cookies(self) -> dict[str, Morsel[str]]:
-        """Cookies of the reply, with their attributes."""
-        jar: dict[str, Morsel[str]] = {}
-        for name, value in self.reply:
-            if name == "set-cookie":
-                for key, morsel in SimpleCookie(value).items():
-                    assert key not in jar, f"cookie {key} was set twice in one reply"
-                    jar[key] = morsel
-        return jar
-
-    @property
-    def token_headers(self) -> set[str]:
-        """Which of the client's token headers the reply has."""
-        return {"front-token", "st-access-token", "st-refresh-token", "anti-csrf"} & {name for name, _ in self.reply}
-
-
-class Wire:
-    """ASGI middleware outside everything else: writes down each exchange when its reply begins."""
-
-    def __init__(self, app: Any, log: list[Exchange]) -> None:
-        self.app = app
-        self.log = log
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def tee(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-                reply = [(name.decode().lower(), value.decode("latin-1")) for name, value in message["headers"]]
-                self.log.append(Exchange(scope["method"], scope["path"], headers, message["status"], reply))
-            await send(message)
-
-        await self.app(scope, receive, tee)
-
-
-def application(fv: FastVerify, notes: list[str], bundle: bytes) -> FastAPI:
-    """A page with the client on it, and an API with what sessions are for: reads and writes that need one."""
-    app = FastAPI()
-
-    @app.get("/")
-    def page() -> Response:
-        return Response(PAGE, media_type="text/html")
-
-    @app.get("/client.js")
-    def client() -> Response:
-        return Response(bundle, media_type="text/javascript")
-
-    @app.get("/public")
-    def public() -> dict[str, str]:
-        return {"hello": "anyone"}
-
-    @app.post("/signin/{user}")
-    async def sign_in(request: Request, user: str) -> dict[str, str]:
-        await fv.sign_in(request, user, payload={"plan": "pro"})
-        return {"welcome": user}
-
-    @app.get("/me")
-    async def me(session: Annotated[RequestSession, Depends(fv.session())]) -> dict[str, Any]:
-        return {"user": session.user_id, "handle": session.handle, "plan": session.payload["plan"]}
-
-    @app.post("/plan/{plan}")
-    async def change_plan(session: Annotated[RequestSession, Depends(fv.session())], plan: str) -> dict[str, Any]:
-        await session.merge_payload({"plan": plan})
-        return {"plan": session.payload["plan"]}
-
-    @app.get("/gold")
-    async def gold(session: Annotated[RequestSession, Depends(fv.session(validators=[TIER.has_value("gold")]))]) -> str:
-        return session.user_id
-
-    @app.post("/promotion")
-    async def promote(session: Annotated[RequestSession, Depends(fv.session())]) -> str:
-        await session.set_claim(TIER, "gold")
-        return session.user_id
-
-    @app.post("/notes")
-    async def write(session: Annotated[RequestSession, Depends(fv.session())]) -> dict[str, int]:
-        notes.append(session.user_id)
-        return {"notes": len(notes)}
-
-    return app
-
-
-class _Server(uvicorn.Server):
-    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
-        return contextlib.nullcontext()  # Ctrl-C belongs to pytest
+#: They take Sessions and are served over WSGI; FastAPI takes AsyncSessions and is served over ASGI.
+BLOCKING: dict[str, Callable[..., Any]] = {"flask": flask_application, "django": django_application}
+FRAMEWORKS = ("fastapi", *BLOCKING)
 
 
 class Site:
-    """The application on a port of its own; ``sessions`` is the manager that it works with."""
+    """The application on a port of its own; ``sessions`` is the manager that the test works with.
+
+    With FastAPI it is also the application's own; a blocking framework has another one on the same store.
+
+    Args:
+        host: its name; every name of ``*.fastverify.test`` leads here in the browser.
+        website: the origin of the page that calls it, where that is another one; ``cors`` then says whether CORS
+            middleware is installed "before" or "after" ours.
+        certificate: serve over https.
+    """
 
     sessions: AsyncSessions
 
-    def __init__(self, store: str, prefix: str, bundle: bytes, *, website: str | None, cors: str | None) -> None:
-        self.store, self.prefix, self.bundle, self.website, self.cors = store, prefix, bundle, website, cors
+    def __init__(
+        self,
+        store: str,
+        prefix: str,
+        scripts: Scripts,
+        *,
+        framework: str = "fastapi",
+        host: str = "localhost",
+        website: str | None = None,
+        cors: str | None = None,
+        certificate: Path | None = None,
+    ) -> None:
+        self.store, self.prefix, self.framework = store, prefix, framework
+        self.host, self.website, self.cors, self.certificate = host, website, cors, certificate
         self.log: list[Exchange] = []
-        self.notes: list[str] = []
+        self.parts = Parts(scripts)
         self.port = 0
         self._running = contextlib.AsyncExitStack()
+        self._blocking: Sessions | None = None
 
     @property
     def origin(self) -> str:
-        return f"http://localhost:{self.port}"
+        return f"{'https' if self.certificate else 'http'}://{self.host}:{self.port}"
+
+    @property
+    def notes(self) -> list[str]:
+        return self.parts.notes
+
+    @property
+    def gate(self) -> Gate:
+        return self.parts.gate
 
     @property
     def refreshes(self) -> list[Exchange]:
@@ -169,54 +87,36 @@ class Site:
 
     async def start(self, **settings: Any) -> None:
         """Serve, on the same port and store as before if it ran before."""
-        listener = socket.create_server(("127.0.0.1", self.port))
+        listener = self._running.enter_context(socket.create_server(("127.0.0.1", self.port)))
         self.port = listener.getsockname()[1]
-        config = Config(
-            api_domain=self.origin,
-            website_domain=self.website or self.origin,
-            secret=bytes(range(32)),
-            key_prefix=self.prefix,
-            **settings,
-        )
+        website = self.website or self.origin
+        given = {"api_domain": self.origin, "website_domain": website, "secret": bytes(range(32))} | settings
+        config = Config(key_prefix=self.prefix, **given)
         self.sessions = await self._running.enter_async_context(AsyncSessions.connect(self.store, config))
-        fv = FastVerify(self.sessions)
-        app = application(fv, self.notes, self.bundle)
-        if self.cors == "before":
-            self._allow_website(app)
-        fv.install(app)
-        if self.cors == "after":
-            self._allow_website(app)
-        server = _Server(
-            uvicorn.Config(Wire(app, self.log), lifespan="off", ws="none", log_level="warning", access_log=False)
-        )
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-
-        async def shut_down() -> None:
-            server.should_exit = True
-            await task
-
-        self._running.push_async_callback(shut_down)
-
-        async def is_up() -> bool:
-            return server.started or task.done()
-
-        await until(is_up, "the server to listen")
+        if self.framework in BLOCKING:
+            self._blocking = blocking = await asyncio.to_thread(Sessions.connect, self.store, config)
+            self._running.push_async_callback(asyncio.to_thread, blocking.close)
+            app = BLOCKING[self.framework](blocking, self.parts, website, self.cors)
+            server = wsgi_server(WsgiWire(app, self.log), listener, self.certificate)
+        else:
+            app = fastapi_application(self.sessions, self.parts, website, self.cors)
+            server = asgi_server(Wire(app, self.log), listener, self.certificate)
+        await self._running.enter_async_context(server)
 
     async def stop(self) -> None:
+        self.gate.open()
         await self._running.aclose()
 
     async def restart(self, **settings: Any) -> None:
         await self.stop()
         await self.start(**settings)
 
-    def _allow_website(self, app: FastAPI) -> None:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=[self.website or self.origin],
-            allow_credentials=True,
-            allow_methods=["*"],
-            allow_headers=cors_headers(),
-        )
+    async def revoke(self, handle: str) -> bool:
+        """End a session from outside the application, which knows of it when this returns."""
+        was_there = await self.sessions.revoke(handle)
+        if self._blocking is not None:
+            await asyncio.to_thread(self._blocking.gateway.wait_for_poll)
+        return was_there
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 10) -> None:

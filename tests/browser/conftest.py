@@ -1,4 +1,4 @@
-"""Fixtures: the client's bundle, Debian's Chromium, sites on the embedded store, tabs.
+"""Fixtures: the clients' scripts, Debian's Chromium, sites on the embedded store, tabs.
 
 Browser, sites and tests share one event loop per module, so a test can reach into the manager that a site works with.
 """
@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from browser_site import Site
 from browser_tools import find_tools
-from npm_client import NotInstalled, client_bundle
+from npm_client import NotInstalled, Scripts, client_scripts
 from playwright.async_api import Browser, BrowserContext, async_playwright
 from tab import Tab
 
@@ -26,18 +26,21 @@ CHROMIUM_ARGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP *.fastverify.test 127.0.0.1",
 ]
+#: What a Site takes; the rest is Config's.
+SITE_OPTIONS = {"framework", "host", "website", "cors", "certificate"}
 
 
 @pytest.fixture(scope="session")
-def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The client's script, kept in pytest's cache."""
+def scripts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scripts:
+    """The clients' scripts, kept in pytest's cache."""
     kept = getattr(request.config, "cache", None)  # absent under -p no:cacheprovider
     cache: Path = kept.mkdir("browser-client") if kept else tmp_path_factory.mktemp("browser-client")
     try:
-        return client_bundle(cache, find_tools().npm)
+        return client_scripts(cache, find_tools().npm)
     except NotInstalled as problem:
-        pytest.skip(f"the web client could not be installed; a package registry must be in reach: {problem}")
+        pytest.skip(f"the web clients could not be installed; a package registry must be in reach: {problem}")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -58,16 +61,17 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def serve(embedded_url: str, unique_prefix: str, bundle: bytes) -> AsyncIterator[Callable[..., Awaitable[Site]]]:
-    """``await serve(**settings of Config)`` runs a site until the test ends."""
+async def serve(
+    embedded_url: str, unique_prefix: str, scripts: Scripts
+) -> AsyncIterator[Callable[..., Awaitable[Site]]]:
+    """``await serve(**options of Site, **settings of Config)`` runs a site until the test ends."""
     async with AsyncExitStack() as sites:
 
-        async def start(
-            *, store: str = embedded_url, website: str | None = None, cors: str | None = None, **settings: Any
-        ) -> Site:
-            site = Site(store, unique_prefix, bundle, website=website, cors=cors)
+        async def start(*, store: str = embedded_url, **options: Any) -> Site:
+            made = {name: options.pop(name) for name in SITE_OPTIONS & options.keys()}
+            site = Site(store, unique_prefix, scripts, **made)
             sites.push_async_callback(site.stop)
-            await site.start(**settings)
+            await site.start(**options)
             return site
 
         yield start

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from browser_site import REFRESH, SIGN_OUT, Exchange, Site
+from browser_site import REFRESH, SIGN_OUT, Site
 from browser_tools import find_tools
 from playwright.async_api import BrowserContext, Error, Page
 from tab import Tab
+from wire import Exchange
 
 find_tools()
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]

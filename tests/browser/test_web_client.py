@@ -19,11 +19,12 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from browser_site import REFRESH, SIGN_OUT, Exchange, Site, until
+from browser_site import FRAMEWORKS, REFRESH, SIGN_OUT, Site, until
 from browser_tools import find_tools
 from fix_stores import LaunchedServer
 from playwright.async_api import Browser, BrowserContext, Error, Route
 from tab import Tab
+from wire import Exchange
 
 from fastverify.store import embedded
 
@@ -32,6 +33,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 Serve = Callable[..., Awaitable[Site]]
 OpenTab = Callable[..., Awaitable[Tab]]
+
+in_each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
 
 DAY = 86_400
 #: The ten claims that every access token has, and no other (wire.md section 1.1).
@@ -395,10 +398,11 @@ async def own_store(tmp_path: Path) -> AsyncIterator[LaunchedServer]:
     await asyncio.to_thread(store.stop)
 
 
+@in_each_framework
 async def test_a_refresh_answered_503_leaves_every_token_alone_and_works_once_the_store_is_back(
-    serve: Serve, open_tab: OpenTab, own_store: LaunchedServer
+    serve: Serve, open_tab: OpenTab, own_store: LaunchedServer, framework: str
 ) -> None:
-    site = await serve(store=own_store.url, access_token_lifetime=1, revocation_staleness=60)
+    site = await serve(framework=framework, store=own_store.url, access_token_lifetime=1, revocation_staleness=60)
     tab = await open_tab(site)
     await tab.sign_in("ann")
     await tab.until_access_token_expires()
@@ -449,15 +453,16 @@ async def test_without_the_store_calls_are_served_and_nobody_can_sign_in_or_out(
 # --- sessions that end -------------------------------------------------------------------------------------------
 
 
+@in_each_framework
 @pytest.mark.parametrize("mode", ["cookie", "header"])
 async def test_a_session_revoked_on_the_server_is_refused_at_its_next_call_and_the_page_is_told(
-    serve: Serve, open_tab: OpenTab, mode: str
+    serve: Serve, open_tab: OpenTab, mode: str, framework: str
 ) -> None:
-    site = await serve()
+    site = await serve(framework=framework)
     tab = await open_tab(site, mode=mode)
     await tab.sign_in("ann")
     already = len(site.refreshes)
-    assert await site.sessions.revoke(await tab.handle())
+    assert await site.revoke(await tab.handle())
 
     assert await tab.call("/me") == (401, {"message": "unauthorised"})
     refused = site.calls("/me")[-1]
@@ -518,11 +523,12 @@ async def test_a_page_whose_stolen_token_the_thief_exchanged_is_told_and_the_thi
     assert await site.sessions.handles("ann") == []
 
 
+@in_each_framework
 @pytest.mark.parametrize("mode", ["cookie", "header"])
 async def test_a_page_is_told_of_a_claim_that_fails_and_judges_the_claim_as_the_server_does(
-    serve: Serve, open_tab: OpenTab, mode: str
+    serve: Serve, open_tab: OpenTab, mode: str, framework: str
 ) -> None:
-    site = await serve()
+    site = await serve(framework=framework)
     tab = await open_tab(site, mode=mode)
     await tab.sign_in("ann")
     already = len(site.refreshes)  # a first visit asks for one

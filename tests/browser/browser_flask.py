@@ -1,0 +1,126 @@
+"""The application in Flask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from browser_parts import GOLD, PAGE, ROLES, SLOW, TIER, VERIFIED, VIP, Parts, account_page, account_page_after
+from flask import Flask, Response, jsonify
+from flask_cors import CORS
+
+from fastverify import Sessions, TryRefreshToken, Unauthorised
+from fastverify.adapters.flask import FastVerify, cors_headers, current_session, session_required
+
+
+def flask_application(sessions: Sessions, parts: Parts, website: str, cors: str | None) -> Flask:
+    """The application, and Flask-CORS for one website set up before or after our own."""
+    app = Flask(__name__)
+    fv = FastVerify(sessions)
+    if cors == "before":
+        _allow(app, website)
+    fv.init_app(app)
+    if cors == "after":
+        _allow(app, website)
+    _add_pages(app, fv, parts)
+    _add_routes(app, fv, parts)
+    return app
+
+
+def _allow(app: Flask, website: str) -> None:
+    CORS(app, origins=[website], supports_credentials=True, allow_headers=cors_headers())
+
+
+def _add_pages(app: Flask, fv: FastVerify, parts: Parts) -> None:
+    @app.get("/")
+    def page() -> Response:
+        return Response(PAGE, mimetype="text/html")
+
+    @app.get("/client.js")
+    def client() -> Response:
+        return Response(parts.scripts.website, mimetype="text/javascript")
+
+    @app.get("/web-js.js")
+    def web_js() -> Response:
+        return Response(parts.scripts.web_js, mimetype="text/javascript")
+
+    @app.get("/account")
+    def account() -> str:
+        try:
+            session = fv.session()
+        except (TryRefreshToken, Unauthorised) as error:
+            return account_page_after(error)
+        return account_page(session.user_id if session else None)
+
+    @app.get("/public")
+    def public() -> Any:
+        return {"hello": "anyone"}
+
+
+def _add_routes(app: Flask, fv: FastVerify, parts: Parts) -> None:
+    @app.post("/signin/<user>")
+    def sign_in(user: str) -> Any:
+        fv.sign_in(user, payload={"plan": "pro"})
+        return {"welcome": user}
+
+    @app.post("/signin-for-now/<user>")
+    def sign_in_for_now(user: str) -> Any:
+        fv.sign_in(user, payload={"plan": "pro"}, remember=False)
+        return {"welcome": user}
+
+    @app.get("/me")
+    @session_required()
+    def me() -> Any:
+        session = current_session
+        return {"user": session.user_id, "handle": session.handle, "plan": session.payload["plan"]}
+
+    @app.post("/plan/<plan>")
+    @session_required()
+    def change_plan(plan: str) -> Any:
+        current_session.merge_payload({"plan": plan})
+        return {"plan": current_session.payload["plan"]}
+
+    @app.get("/gold")
+    @session_required(validators=GOLD)
+    def gold() -> Any:
+        return jsonify(current_session.user_id)
+
+    @app.post("/promotion")
+    @session_required()
+    def promote() -> Any:
+        current_session.set_claim(TIER, "gold")
+        return jsonify(current_session.user_id)
+
+    @app.get("/vip")
+    @session_required(validators=VIP)
+    def vip() -> Any:
+        return jsonify(current_session.user_id)
+
+    @app.post("/admission")
+    @session_required()
+    def admit() -> Any:
+        current_session.set_claim(VERIFIED, True)
+        current_session.set_claim(ROLES, ["member"])
+        return jsonify(current_session.user_id)
+
+    @app.post("/notes")
+    @session_required()
+    def write() -> Any:
+        parts.notes.append(current_session.user_id)
+        return {"notes": len(parts.notes)}
+
+    @app.post("/slow/<when>")
+    @session_required()
+    def slow(when: str) -> Any:
+        before, after = SLOW[when]
+        if before:
+            current_session.merge_payload(before)
+        parts.gate.wait()
+        if after:
+            current_session.merge_payload(after)
+        return jsonify(current_session.user_id)
+
+    @app.post("/move/<method>")
+    @session_required()
+    def move(method: Any) -> Any:
+        current_session.move_to(method)
+        return jsonify(current_session.user_id)

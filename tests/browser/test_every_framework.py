@@ -1,0 +1,139 @@
+"""The life of a session in each framework, its API on another port than the page: one test for all that matters.
+
+What single steps put on the wire is looked at more closely in test_web_client.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from browser_site import FRAMEWORKS, SIGN_OUT, Site
+from browser_tools import find_tools
+from tab import Tab
+
+find_tools()
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.parametrize("framework", FRAMEWORKS),
+]
+
+Serve = Callable[..., Awaitable[Site]]
+OpenTab = Callable[..., Awaitable[Tab]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "client", "cors"),
+    [("cookie", "client", "before"), ("header", "client", "after"), ("cookie", "web-js", "after")],
+)
+async def test_a_whole_life_with_fifty_calls_at_once_that_find_the_access_token_expired(
+    serve: Serve, open_tab: OpenTab, framework: str, mode: str, client: str, cors: str
+) -> None:
+    website = await serve()
+    api = await serve(framework=framework, website=website.origin, cors=cors, access_token_lifetime=1)
+    tab = await open_tab(website, mode=mode, client=client, api=api.origin)
+    await tab.sign_in("ann")
+    handle = await tab.handle()
+    await api.restart()  # the next access token outlives the test, however slow the machine; same store, same keys
+    await tab.until_access_token_expires()
+    already = len(api.refreshes)
+
+    replies = await tab.page.evaluate("Promise.all(Array.from({ length: 50 }, () => call('/me')))")
+    assert [reply["status"] for reply in replies] == [200] * 50
+    assert {(reply["body"]["user"], reply["body"]["handle"]) for reply in replies} == {("ann", handle)}
+    assert [refresh.status for refresh in api.refreshes[already:]] == [200]
+
+    assert await tab.call("/notes", "POST") == (200, {"notes": 1})
+    assert await tab.call("/plan/free", "POST") == (200, {"plan": "free"})
+    assert (await tab.payload())["plan"] == "free"
+    status, refusal = await tab.call("/vip")
+    assert (status, refusal["message"]) == (403, "invalid claim")
+    await tab.sign_out()
+    assert await tab.tokens() == {}
+    assert not await tab.signed_in()
+    assert (await tab.call("/me"))[0] == 401
+    assert len(api.refreshes) == already + 1
+    assert await api.sessions.handles("ann") == []
+
+    events = await tab.events()
+    changed = "ACCESS_TOKEN_PAYLOAD_UPDATED"
+    assert events[:3] == ["SESSION_CREATED", changed, "REFRESH_SESSION"]  # stored first, then told
+    # /plan, and the claims that /vip fetched before it refused.
+    assert events[3:7] == [changed, changed, "API_INVALID_CLAIM", "SIGN_OUT"]
+    assert set(events[7:]) <= {"UNAUTHORISED"}
+
+    assert {exchange.path for exchange in website.log} == {"/", f"/{client}.js"}
+    [signed_out] = api.calls(SIGN_OUT)
+    assert signed_out.header("front-token") == "remove"
+    for exchange in api.log:
+        assert exchange.header("access-control-allow-origin") == website.origin
+        assert exchange.header("access-control-allow-credentials") == "true"
+        assert exchange.token_headers <= exchange.exposed
+        if exchange.token_headers:
+            assert exchange.header("cache-control") == "no-store"
+    if mode == "header":
+        assert not any("sAccessToken" in exchange.cookies for exchange in api.log)
+
+
+async def test_what_a_page_reads_where_it_is_rendered_on_the_server(
+    serve: Serve, open_tab: OpenTab, framework: str
+) -> None:
+    site = await serve(framework=framework, access_token_lifetime=1)
+    page = (tab := await open_tab(site)).page
+    await page.goto(f"{site.origin}/account")
+    assert await page.inner_text("#user") == "nobody"
+
+    await page.goto(site.origin)
+    await tab.sign_in("ann")
+    await site.restart()
+    await tab.until_access_token_expires()
+    already = len(site.refreshes)
+    await page.goto(f"{site.origin}/account")  # renews the token, and loads itself again
+    await page.wait_for_selector("#user")
+    assert await page.inner_text("#user") == "ann"
+    assert [refresh.status for refresh in site.refreshes[already:]] == [200]
+    reads = site.calls("/account")
+    assert len(reads) == 3 and not any(read.set_cookies or read.token_headers for read in reads)
+
+
+async def test_a_session_that_is_not_to_be_remembered_is_gone_with_the_browser(
+    serve: Serve, open_tab: OpenTab, framework: str
+) -> None:
+    site = await serve(framework=framework)
+    tab = await open_tab(site)
+    assert (await tab.call("/signin-for-now/ann", "POST"))[0] == 200
+    assert await tab.refresh()
+    assert (await tab.call("/plan/free", "POST"))[0] == 200
+    for exchange in (site.calls("/signin-for-now/ann")[0], site.calls("/plan/free")[0]):
+        assert exchange.set_cookies
+        assert not any(cookie["expires"] or cookie["max-age"] for cookie in exchange.set_cookies.values())
+    kept = await tab.cookies()
+    assert kept["sAccessToken"]["expires"] == kept["sRefreshToken"]["expires"] == -1  # as the browser says it
+    assert (await tab.call("/me"))[0] == 200
+
+
+async def test_a_live_session_moves_from_cookies_to_headers_and_back(
+    serve: Serve, open_tab: OpenTab, framework: str
+) -> None:
+    site = await serve(framework=framework)
+    tab = await open_tab(site)
+    await tab.sign_in("ann")
+    handle = await tab.handle()
+
+    assert await tab.call("/move/header", "POST") == (200, "ann")
+    assert {"st-access-token", "st-refresh-token"} <= (await tab.tokens()).keys()
+    assert not {"sAccessToken", "sRefreshToken"} & (await tab.tokens()).keys()
+    assert await tab.refresh()
+    moved = site.refreshes[-1]
+    assert "authorization" in moved.request and "sRefreshToken" not in moved.cookies and not moved.set_cookies
+    assert (await tab.call("/me"))[1]["handle"] == handle
+    assert site.calls("/me")[-1].request["authorization"].startswith("Bearer ")
+
+    assert await tab.call("/move/cookie", "POST") == (200, "ann")
+    assert set(await tab.tokens()) == {"sFrontToken", "sAccessToken", "sRefreshToken"}
+    assert await tab.refresh()
+    assert "authorization" not in site.refreshes[-1].request
+    assert (await tab.call("/me"))[1]["handle"] == handle
+    assert await site.sessions.handles("ann") == [handle]
+    assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
