@@ -40,6 +40,7 @@ from .session_claims import (
     SessionClaim,
     SessionClaimValidator,
     authenticated_within,
+    not_guest,
 )
 from .verifier import SessionVerifier
 
@@ -87,5 +88,6 @@ __all__ = [
     "UnsupportedToken",
     "Verifier",
     "authenticated_within",
+    "not_guest",
     "openssl_info",
 ]

@@ -28,7 +28,17 @@ from .events import Event, EventBatch, EventName, StreamPart, check_why, merged,
 from .key_ring import RingKey
 from .placement import Placement, root_tag
 from .records import Record, json_object, json_value, member_field, pack
-from .session import DEFAULT_TENANT, Issued, Session, SessionInfo, format_handle, handle_bytes, uuid_text
+from .session import (
+    DEFAULT_TENANT,
+    Issued,
+    Session,
+    SessionInfo,
+    format_handle,
+    handle_bytes,
+    is_guest_id,
+    uuid_text,
+)
+from .session_claims import AUTH_TIME
 from .store.calls import Call, Flow, Pause
 from .tokens import (
     SECRET_BYTES,
@@ -50,6 +60,8 @@ MAX_REDELIVERIES = 64
 #: Handles that one script call ends at most.
 _BATCH = 500
 _NONCE_BYTES = 16
+#: For so long a promotion is remembered after the guest's session has ended (ms): a sign-in may be sent again.
+_HEIR_MS = 600_000
 #: Events that one call returns at most.
 _MOST_EVENTS = 1_000
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -93,6 +105,10 @@ class Outcome(Generic[T]):
     unwritten: tuple[Event, ...] = ()
 
 
+class AlreadyThere(Exception):
+    """A session of this handle has been made already."""
+
+
 def create(
     authority: Authority,
     user_id: str,
@@ -109,8 +125,15 @@ def create(
     idle_timeout: int | None = None,
     anti_csrf: bool = False,
     remember: bool = True,
+    handle: bytes | None = None,
 ) -> Flow[Outcome[Issued]]:
-    """Start a session; see ``Sessions.create``."""
+    """Start a session; see ``Sessions.create``.
+
+    ``handle``: not one of its own, but one in the user's shard that other calls may have been given too.
+
+    Raises:
+        AlreadyThere: another call was first.
+    """
     config = authority.config
     login_id = user_id if login_id is None else login_id
     _check_id("user_id", user_id)
@@ -123,7 +146,7 @@ def create(
     idle = min(_span("idle_timeout", idle_timeout, config.idle_lifetime), absolute)
     keys = authority.service_keys[0]
     draft = Record(
-        handle=authority.placement.handle(user_id, random(16)),
+        handle=authority.placement.handle(user_id, random(16)) if handle is None else handle,
         user_id=user_id,
         login_id=login_id,
         tenant=tenant,
@@ -150,23 +173,25 @@ def create(
     fields += ["key", keys.key_id, "csrf", int(anti_csrf), "device", pack(draft.device), "data", pack(draft.data)]
     if not remember:
         fields += ["remember", 0]
-    for name, value in draft.payload.items():
-        fields += [member_field(name), pack(value)]
-    handle = uuid_text(draft.handle)
+    for member, value in draft.payload.items():
+        fields += [member_field(member), pack(value)]
+    name = uuid_text(draft.handle)
     reply, replicas = yield Call(
         "create",
         authority.placement.tag(shard),
         (
-            *(handle, user_id, tenant, idle * 1000, absolute * 1000, authority.debounce_ms),
+            *(name, user_id, tenant, idle * 1000, absolute * 1000, authority.debounce_ms),
             *(config.max_sessions_per_user or 0, uuid_text(old) if old is not None and in_same_step else ""),
             *(authority.entry_life, random(_NONCE_BYTES), authority.events_kept, *fields),
         ),
         durable=True,
     )
-    store_now, mark, _, *others = _same(reply, handle)[1:]
+    if len(_same(reply, name)) == 2:
+        raise AlreadyThere
+    store_now, mark, _, *others = reply[1:]
     created = _event("session_created", store_now, draft.handle, tenant, user_id)
     if replicas == 0:
-        _log.warning("no replica has the new session yet; a failover now would lose it; session=%s", _short(handle))
+        _log.warning("no replica has the new session yet; a failover now would lose it; session=%s", _short(name))
     ended = tuple(handle_bytes(text.decode()) for text in others[::4])
     events = tuple(
         _revoked(store_now, text, its, whose, why.decode())
@@ -184,6 +209,79 @@ def create(
     else:
         issued = authority.issue(record, refresh_token, moment, changed=True)
     return Outcome(issued, tuple(map(session_entry, ended)), authority.entry_life, events=(*events, created))
+
+
+def check_user(user_id: str) -> None:
+    """Refuse a user id that only a guest has."""
+    if isinstance(user_id, str) and is_guest_id(user_id):
+        raise ValueError("user_id is one of a guest; guest() starts their sessions")
+
+
+def promote(
+    authority: Authority,
+    guest: Session,
+    user_id: str,
+    *,
+    now: float,
+    random: Random,
+    payload: Mapping[str, Any] | None = None,
+    data: Any = None,
+    tenant: str | None = None,
+    anti_csrf: bool = False,
+    **options: Any,
+) -> Flow[Outcome[Issued]]:
+    """Start a user's session in the place of a guest's; see ``Sessions.promote``.
+
+    First it is written down, beside the guest's session, which session is to follow it: then whoever repeats this, at
+    whatever point the call before was lost, gets that one and no other. Where one shard has both, the guest's session
+    ends in the step that makes the user's; else right after it.
+    """
+    if not guest.is_guest:
+        raise ValueError("only a guest's session can be promoted")
+    _check_id("user_id", user_id)
+    check_user(user_id)
+    raw = handle_bytes(guest.handle)
+    name, candidate = uuid_text(raw), authority.placement.handle(user_id, random(16))
+    args = (name, user_id, uuid_text(candidate), _HEIR_MS)
+    reply = _same((yield Call("promote", authority.tag_of_handle(raw), args)), name)
+    if len(reply) == 2:
+        raise Unauthorised("the guest's session has ended")
+    heir, fields = handle_bytes(reply[2].decode()), reply[3:]
+
+    def begin(record: Record, handle: bytes | None) -> Flow[Outcome[Issued]]:
+        kept = {name: value for name, value in record.payload.items() if name != AUTH_TIME}
+        return create(
+            authority,
+            user_id,
+            now=now,
+            random=random,
+            payload={**kept, **json_object("payload", payload)},
+            data=record.data if data is None else data,
+            tenant=record.tenant if tenant is None else tenant,
+            previous=guest.handle,
+            anti_csrf=anti_csrf,
+            handle=handle,
+            **options,
+        )
+
+    ended: Outcome[Any] = Outcome(None)
+    if fields:
+        try:
+            outcome = yield from begin(Record.read(raw, fields), heir)
+        except AlreadyThere:  # by a call that did not get to end the guest's session, or is about to
+            ended = yield from _end(authority, (raw,), random, "replaced")
+        else:
+            _audit.info("guest promoted; session=%s guest=%s", _short(outcome.value.session.handle), _short(name))
+            return outcome
+    try:
+        issued = yield from _hand_out(authority, heir, 0, now, int(anti_csrf))
+    except TryRefreshToken:  # its client has gone on with it, so it is not the one that asks
+        record = yield from _read(authority, uuid_text(heir))
+        if record is None:
+            raise Unauthorised("the guest's session has ended") from None
+        outcome = yield from begin(record, None)
+        return replace(outcome, entries=outcome.entries + ended.entries, events=ended.events + outcome.events)
+    return Outcome(issued, ended.entries, ended.life, ended.written, ended.events)
 
 
 def refresh(
@@ -444,9 +542,14 @@ def redeliver(authority: Authority, session: Session, *, now: float, anti_csrf: 
     raw, generation = handle_bytes(session.handle), generation_of(session.claims["refreshTokenHash1"])
     if generation is None:
         raise TryRefreshToken("the access token names no generation")
+    return (yield from _hand_out(authority, raw, generation, now, int(anti_csrf)))
+
+
+def _hand_out(authority: Authority, raw: bytes, generation: int, now: float, anti_csrf: int) -> Flow[Issued]:
+    """Hand out the refresh token that goes with an access token of a generation."""
     handle, window = uuid_text(raw), authority.config.exchange_seconds * 1000
     args = (handle, generation, window, authority.debounce_ms, MAX_REDELIVERIES, authority.entry_life)
-    reply = _same((yield Call("redeliver", authority.tag_of_handle(raw), (*args, int(anti_csrf)))), handle)
+    reply = _same((yield Call("redeliver", authority.tag_of_handle(raw), (*args, anti_csrf))), handle)
     verdict, store_now, *rest = reply[1:]
     match verdict:
         case b"AGAIN":

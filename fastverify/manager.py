@@ -13,14 +13,23 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
 
 from . import flows
+from ._core import parse_unverified
 from .claims_by_handle import AsyncSessionClaims, SessionClaims
 from .config import Config
-from .errors import ConfigError, DuplicateCookies, FastVerifyError, TryRefreshToken, Unauthorised
+from .errors import (
+    ConfigError,
+    DuplicateCookies,
+    ExpiredToken,
+    FastVerifyError,
+    RevokedToken,
+    TryRefreshToken,
+    Unauthorised,
+)
 from .events import Event, EventBatch, Happened, OnEvent
 from .flows import Wait
 from .key_keeper import KeyKeeper, is_of_other_kind
 from .key_ring import publication_delay
-from .session import DEFAULT_TENANT, Issued, Session, SessionInfo
+from .session import DEFAULT_TENANT, Issued, Session, SessionInfo, guest_id
 from .session_claims import AUTH_TIME, Draft, SessionClaim, built
 from .steps import Steps, run, run_async
 from .store import Flow, Store, drive, drive_async, open_store
@@ -35,19 +44,13 @@ WAIT = 10.0
 _log = logging.getLogger("fastverify.events")
 
 
-class _FlowOptions(TypedDict, total=False):
-    #: The application's claims; JSON. The client can read them. Names of the ten default claims are dropped.
-    payload: Mapping[str, Any] | None
+class _Options(TypedDict, total=False):
     #: Kept on the server only; JSON.
     data: Any
     #: Default ``public``.
     tenant: str
-    #: The login method's id of the user (SuperTokens: recipe user id); default the user id.
-    login_id: str | None
     #: Shown when sessions are listed: user agent, address, or what else tells them apart; JSON.
     device: Mapping[str, Any] | None
-    #: Handle of a session to end in the same call: the one that the client had before.
-    previous: str | None
     #: Seconds; this session's absolute lifetime, at most the configured one.
     lifetime: int | None
     #: Seconds; how long this session may go without a refresh, at most the configured time.
@@ -58,13 +61,39 @@ class _FlowOptions(TypedDict, total=False):
     remember: bool
 
 
-class CreateOptions(_FlowOptions, total=False):
-    """What ``create`` takes besides the user id."""
+class _FlowOptions(_Options, total=False):
+    payload: Mapping[str, Any] | None
+    login_id: str | None
+    previous: str | None
 
+
+class GuestOptions(_Options, total=False):
+    """What ``guest`` takes besides the payload."""
+
+    #: Session claims whose values are fetched, and put into the payload.
+    claims: Iterable[SessionClaim]
+    #: Handle of a session to end in the same call: the one that the client had before.
+    previous: str | None
+
+
+class PromoteOptions(_Options, total=False):
+    """What ``promote`` takes besides the guest's session and the user id."""
+
+    #: The application's claims; JSON. The client can read them. Names of the ten default claims are dropped.
+    payload: Mapping[str, Any] | None
+    #: The login method's id of the user (SuperTokens: recipe user id); default the user id.
+    login_id: str | None
     #: Session claims whose values are fetched, and put into the payload.
     claims: Iterable[SessionClaim]
     #: The user has just shown who they are: ``auth_time`` in the payload says when (``authenticated_within``).
     authenticated: bool
+
+
+class CreateOptions(PromoteOptions, total=False):
+    """What ``create`` takes besides the user id."""
+
+    #: Handle of a session to end in the same call: the one that the client had before.
+    previous: str | None
 
 
 class _Verifying:
@@ -130,6 +159,30 @@ class _Verifying:
             raise DuplicateCookies("refresh tokens of more than one session")
         return max(known, key=lambda text: known[text].generation)
 
+    def lapsed_guest(self, access_token: str | bytes) -> Session | None:
+        """The guest's session that a token was once good for, and is no more. No I/O.
+
+        ``promote`` takes it: the access token may have expired while the visitor read a page, or the session may have
+        been promoted by a sign-in whose reply was lost. The store knows what is left of it.
+
+        Returns:
+            None for a token that serves, and for one that never did, is not a guest's, or is refused by itself.
+        """
+        gateway = self._gateway
+        try:
+            gateway.view(access_token)
+            return None
+        except FastVerifyError as error:
+            lapsed = isinstance(error, ExpiredToken) or (isinstance(error, RevokedToken) and error.kind == "session")
+            if not lapsed:
+                return None
+        try:
+            gateway.check_signature(access_token)
+            session = Session.from_claims(parse_unverified(access_token))
+        except FastVerifyError:
+            return None
+        return session if session.is_guest and session.claims.issuer == self.config.issuer else None
+
     def _shed(self, refresh_token: str) -> None:
         """Before there is anything to refresh with, garbage waits for nothing; from then on the flow refuses it."""
         if not self._gateway.is_up() and parse_refresh_token(self._gateway.service_keys, refresh_token) is None:
@@ -145,7 +198,7 @@ class _Verifying:
         due = self._gateway.authority.ring.due_at(interval)
         return max(1, int(min(publication_delay(interval), due - self._gateway._clock())))
 
-    def _built(self, user_id: str, options: CreateOptions) -> Steps[_FlowOptions]:
+    def _built(self, user_id: str, options: PromoteOptions) -> Steps[_FlowOptions]:
         """The options with what ``claims`` and ``authenticated`` make of the payload."""
         claims, authenticated = options.pop("claims", ()), options.pop("authenticated", False)
         if claims or authenticated:
@@ -159,6 +212,16 @@ class _Verifying:
         gateway = self._gateway
         now, random = gateway._clock(), gateway._random
         return gateway.applying(flows.create(gateway.authority, user_id, now=now, random=random, **options), happened)
+
+    def _promote(self, guest: Session, user_id: str, options: _FlowOptions, happened: Happened) -> Flow[Issued]:
+        gateway = self._gateway
+        now, random = gateway._clock(), gateway._random
+        flow = flows.promote(gateway.authority, guest, user_id, now=now, random=random, **options)
+        return gateway.applying(flow, happened)
+
+    def _new_guest(self, payload: Mapping[str, Any] | None, options: GuestOptions) -> tuple[str, PromoteOptions]:
+        """A guest's user id, and all options of their session."""
+        return guest_id(self._gateway._random(16)), cast(PromoteOptions, {**options, "payload": payload})
 
     def _refresh(self, refresh_token: str, anti_csrf_token: str | None, happened: Happened) -> Flow[Issued]:
         gateway = self._gateway
@@ -275,8 +338,43 @@ class Sessions(_Verifying):
             ValueError: an argument cannot be used, such as a payload that is not JSON or too large.
             StoreUnavailable: nothing was handed out.
         """
+        flows.check_user(user_id)
         complete = run(self._built(user_id, options))
         return self._act(lambda happened: self._create(user_id, complete, happened))
+
+    def guest(self, payload: Mapping[str, Any] | None = None, **options: Unpack[GuestOptions]) -> Issued:
+        """Start a session for somebody who has not signed in; options as in ``GuestOptions``.
+
+        It is a session like any other: refreshed, revoked, listed, with a payload and data. Its user id,
+        ``guest-<uuid>``, is no other session's, and ``Session.is_guest`` tells it by that.
+
+        Raises:
+            ValueError, StoreUnavailable: as ``create``.
+        """
+        user_id, given = self._new_guest(payload, options)
+        complete = run(self._built(user_id, given))
+        return self._act(lambda happened: self._create(user_id, complete, happened))
+
+    def promote(self, guest_session: Session, user_id: str, **options: Unpack[PromoteOptions]) -> Issued:
+        """The guest has signed in: start the user's session, with a new handle, and end the guest's.
+
+        The guest's payload stays, under that of ``options``, and so do the data and the tenant unless others are given.
+        Safe to repeat for ten minutes: the same call again hands out the same session, for as long as its client has
+        not refreshed it; after that it starts another one, with the payload of the first.
+
+        Args:
+            guest_session: as verified, or as ``lapsed_guest`` returns it.
+            user_id: whom you have authenticated.
+            options: as in ``PromoteOptions``.
+
+        Raises:
+            Unauthorised: the guest's session has ended, and there is nothing to keep; ``create`` a session.
+            ValueError: it is not a guest's, or as ``create``.
+            StoreUnavailable: nothing was handed out; the same call is safe to repeat.
+        """
+        options.setdefault("tenant", guest_session.tenant)
+        complete = run(self._built(user_id, options))
+        return self._act(lambda happened: self._promote(guest_session, user_id, complete, happened))
 
     def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """Exchange a refresh token (rotation.md).
@@ -566,8 +664,21 @@ class AsyncSessions(_Verifying):
 
     async def create(self, user_id: str, **options: Unpack[CreateOptions]) -> Issued:
         """As ``Sessions.create``."""
+        flows.check_user(user_id)
         complete = await run_async(self._built(user_id, options))
         return await self._act(lambda happened: self._create(user_id, complete, happened))
+
+    async def guest(self, payload: Mapping[str, Any] | None = None, **options: Unpack[GuestOptions]) -> Issued:
+        """As ``Sessions.guest``."""
+        user_id, given = self._new_guest(payload, options)
+        complete = await run_async(self._built(user_id, given))
+        return await self._act(lambda happened: self._create(user_id, complete, happened))
+
+    async def promote(self, guest_session: Session, user_id: str, **options: Unpack[PromoteOptions]) -> Issued:
+        """As ``Sessions.promote``."""
+        options.setdefault("tenant", guest_session.tenant)
+        complete = await run_async(self._built(user_id, options))
+        return await self._act(lambda happened: self._promote(guest_session, user_id, complete, happened))
 
     async def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """As ``Sessions.refresh``."""

@@ -28,6 +28,8 @@ DEFAULT_CLAIMS = frozenset(
     )
 )
 DEFAULT_TENANT = "public"
+#: User ids that no application gives out: of anonymous sessions, of which each has a user of its own.
+_GUEST = re.compile(r"guest-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _HANDLE = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:_.*)?", re.DOTALL)
 
 
@@ -50,6 +52,11 @@ class Session:
     issued_at: int
     #: The whole verified claims set.
     claims: Claims = field(repr=False)
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether this is an anonymous session, whose user is nobody else's."""
+        return is_guest_id(self.user_id)
 
     @classmethod
     def from_claims(cls, claims: Claims) -> Session:
@@ -154,6 +161,21 @@ class SessionInfo:
     expires_at: int
     #: When it ends however busy it is.
     absolute_expires_at: int
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether this is an anonymous session, whose user is nobody else's."""
+        return is_guest_id(self.user_id)
+
+
+def guest_id(raw: bytes) -> str:
+    """The user id of a guest, of 16 random bytes."""
+    return f"guest-{uuid_text(raw)}"
+
+
+def is_guest_id(user_id: str) -> bool:
+    """Whether a user id is a guest's."""
+    return _GUEST.fullmatch(user_id) is not None
 
 
 def handle_bytes(handle: str) -> bytes:

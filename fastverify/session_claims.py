@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from .session import is_guest_id
 from .steps import Steps
 from .tokens import strip_default_claims
 
@@ -120,6 +121,10 @@ class SessionClaimValidator:
         May be asynchronous where the sessions are.
         """
         raise NotImplementedError
+
+    def judge(self, session: Holder, payload: Mapping[str, Any], now: float) -> Any:
+        """As ``validate``, for conditions that are not about the payload; the session's own may be older."""
+        return self.validate(payload, now)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -248,6 +253,19 @@ def authenticated_within(seconds: float, *, id: str = AUTH_TIME) -> SessionClaim
     return _AuthenticatedWithin(id, seconds)
 
 
+@dataclass(frozen=True, eq=False)
+class _NotGuest(SessionClaimValidator):
+    id: str
+
+    def judge(self, session: Holder, payload: Mapping[str, Any], now: float) -> dict[str, Any] | None:
+        return {"message": "a guest"} if is_guest_id(session.user_id) else None
+
+
+def not_guest(*, id: str = "guest") -> SessionClaimValidator:
+    """The session is of somebody who has signed in."""
+    return _NotGuest(id)
+
+
 Validators: TypeAlias = Sequence[SessionClaimValidator]
 #: Those of a whole application: a list, or a function of the session that returns one.
 GeneralValidators: TypeAlias = Validators | Callable[[Any], Validators | Awaitable[Validators]]
@@ -317,7 +335,7 @@ def check(
     payload = {**holder.payload, **patch}
     failures = []
     for validator in validators:
-        reason = yield validator.validate(payload, now)
+        reason = yield validator.judge(holder, payload, now)
         if reason is None:
             continue
         if not isinstance(reason, Mapping):  # True, above all, must not pass for either verdict

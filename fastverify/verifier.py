@@ -172,6 +172,10 @@ class SessionVerifier:
         self._follower.ensure()
         raise error
 
+    def check_signature(self, token: str | bytes) -> None:
+        """See whether one of our keys has signed this, whenever that was. Raises InvalidToken."""
+        self._verifier.verify_jws(token)
+
     @property
     def ready(self) -> bool:
         """Whether ``verify`` can answer: keys and revocations are loaded and fresh."""

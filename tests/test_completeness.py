@@ -410,6 +410,19 @@ async def test_events(face: Face) -> None:
     assert (await face.do("events", batch["cursor"]))["events"] == []
 
 
+@covers("guest", "promote", "lapsed_guest")
+async def test_guests(face: Face) -> None:
+    guest = await face.do("guest", {"cart": [1]}, data=7)
+    assert guest["user"].startswith("guest-") and await face.serves(guest["access_token"])
+    assert await face.do("lapsed_guest", guest["access_token"]) is None
+    session = {"session of": guest["access_token"]}
+    issued = await face.do("promote", session, "user-1", payload={"plan": "pro"})
+    assert (issued["user"], issued["payload"]) == ("user-1", {"cart": [1], "plan": "pro"})
+    assert await face.do("get_data", issued["handle"]) == 7
+    assert await face.serves(issued["access_token"]) and not await face.serves(guest["access_token"])
+    assert (await face.do("lapsed_guest", guest["access_token"]))["handle"] == guest["handle"]
+
+
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 

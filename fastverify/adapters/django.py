@@ -38,7 +38,7 @@ from django.urls import re_path
 from django.views.decorators.csrf import csrf_exempt
 
 from ..errors import SessionError, StoreUnavailable
-from ..manager import AsyncSessions, CreateOptions, Sessions
+from ..manager import AsyncSessions, CreateOptions, GuestOptions, Sessions
 from ..session_claims import RouteValidators
 from ..steps import Steps, run, run_async
 from ..transport import Reply, Rules, as_text, cors_headers, headers_of_environ
@@ -161,6 +161,14 @@ class FastVerify:
         ``RequestContext.sign_in``.
         """
         return request.fastverify.sign_in(user_id, **create)
+
+    @staticmethod
+    def sign_in_guest(request: Any, payload: Mapping[str, Any] | None = None, **options: Unpack[GuestOptions]) -> Any:
+        """Start an anonymous session; its tokens go to this request's response. ``sign_in`` promotes it later.
+
+        ``options`` and errors as for ``RequestContext.sign_in_guest``.
+        """
+        return request.fastverify.sign_in_guest(payload, **options)
 
     @staticmethod
     def refresh(request: Any) -> Any:

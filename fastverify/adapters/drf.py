@@ -27,7 +27,7 @@ from ..errors import Unauthorised
 from ..session_claims import RouteValidators
 from .request import SyncRequestSession
 
-__all__ = ["SessionAuthentication", "SessionUser", "exception_handler"]
+__all__ = ["GuestUser", "SessionAuthentication", "SessionUser", "exception_handler"]
 
 
 class SessionUser:
@@ -47,6 +47,13 @@ class SessionUser:
 
     def __hash__(self) -> int:
         return hash(self.pk)
+
+
+class GuestUser(SessionUser):
+    """The user of an anonymous session: ``IsAuthenticated`` refuses it, and the application knows no such user."""
+
+    is_authenticated = is_active = False
+    is_anonymous = True
 
 
 class SessionAuthentication(BaseAuthentication):  # type: ignore[misc]  # the framework has no types
@@ -69,6 +76,8 @@ class SessionAuthentication(BaseAuthentication):  # type: ignore[misc]  # the fr
         session = request._request.fastverify.session(required=False, strict=kind.strict, validators=kind.validators)
         if session is None:
             return None
+        if session.is_guest:
+            return GuestUser(session.user_id), session
         user = _user_of(session.user_id)
         if user is None:
             raise Unauthorised("there is no such user any more")

@@ -17,7 +17,7 @@ exposed headers that ours have to be in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, Unpack, cast
 
@@ -25,7 +25,7 @@ from flask import Flask, Response, current_app, has_request_context, request
 from werkzeug.local import LocalProxy
 
 from ..errors import SessionError, StoreUnavailable
-from ..manager import CreateOptions, Sessions
+from ..manager import CreateOptions, GuestOptions, Sessions
 from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run
 from ..transport import Reply, as_text, cors_headers
@@ -103,6 +103,15 @@ class FastVerify:
         ``RequestContext.sign_in``.
         """
         return _context().sign_in(user_id, **create)
+
+    def sign_in_guest(
+        self, payload: Mapping[str, Any] | None = None, **options: Unpack[GuestOptions]
+    ) -> SyncRequestSession:
+        """Start an anonymous session; its tokens go to the current request's response. ``sign_in`` promotes it later.
+
+        ``options`` and errors as for ``RequestContext.sign_in_guest``.
+        """
+        return _context().sign_in_guest(payload, **options)
 
     def refresh(self) -> SyncRequestSession:
         """What the refresh route does, for a route of your own at its path. Errors as ``RequestContext.refresh``."""

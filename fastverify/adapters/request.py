@@ -8,8 +8,8 @@ as steps; ``RequestContext`` awaits them for asynchronous frameworks, ``SyncRequ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
-from typing import Any, ClassVar, TypeAlias, TypeVar, Unpack
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar, TypeAlias, TypeVar, Unpack, cast
 
 from .._core import Claims
 from ..config import TransferMethod
@@ -21,8 +21,8 @@ from ..errors import (
     StoreUnavailable,
     Unauthorised,
 )
-from ..manager import AsyncSessions, CreateOptions, Sessions
-from ..session import Session
+from ..manager import AsyncSessions, CreateOptions, GuestOptions, PromoteOptions, Sessions
+from ..session import Issued, Session
 from ..session_claims import (
     AUTH_TIME,
     GeneralValidators,
@@ -259,12 +259,36 @@ class RequestSteps(GatewayContext):
 
     def sign_in_steps(self, user_id: str, create: CreateOptions) -> Steps[Any]:
         """``sign_in``."""
+        transfer = self._creation_transfer(create)
+        issued = None
+        if "previous" not in create:
+            former = self._former()
+            if former is not None and former.is_guest:
+                with suppress(Unauthorised):  # it has ended: there is nothing to keep
+                    issued = yield self.sessions.promote(former, user_id, **cast(PromoteOptions, create))
+            elif former is not None:
+                create["previous"] = former.handle
+        if issued is None:
+            issued = yield self.sessions.create(user_id, **create)
+        return (yield from self._deliver_steps(issued, transfer))
+
+    def sign_in_guest_steps(self, payload: Mapping[str, Any] | None, options: GuestOptions) -> Steps[Any]:
+        """``sign_in_guest``."""
+        transfer = self._creation_transfer(options)
+        if "previous" not in options and (former := self._former()) is not None:
+            options["previous"] = former.handle
+        issued = yield self.sessions.guest(payload, **options)
+        return (yield from self._deliver_steps(issued, transfer))
+
+    def _creation_transfer(self, options: CreateOptions | GuestOptions) -> TransferMethod:
+        """How a new session's tokens are to go; what follows from that is put into its options."""
         self._check_open()
         transfer = self.transport.creation_method(self.incoming)
-        create.setdefault("anti_csrf", self.transport.binds_anti_csrf(transfer))
-        if "previous" not in create:
-            create["previous"] = self._former_handle()
-        issued = yield self.sessions.create(user_id, **create)
+        options.setdefault("anti_csrf", self.transport.binds_anti_csrf(transfer))
+        return transfer
+
+    def _deliver_steps(self, issued: Issued, transfer: TransferMethod) -> Steps[Any]:
+        """Put a new session's tokens on the response; where that cannot be, there is no session."""
         try:
             self.outgoing.created(issued, transfer)
         except ConfigError:
@@ -311,14 +335,19 @@ class RequestSteps(GatewayContext):
             token = self.sessions.newest_refresh_token([token for token, _ in presented])
         return token, transfer
 
-    def _former_handle(self) -> str | None:
-        """The handle of the session that a sign-in replaces; a token that does not verify says nothing."""
+    def _former(self) -> Session | None:
+        """The session that a sign-in replaces; a token that does not verify says nothing, unless it was a guest's."""
         if self.current is not None:
-            return str(self.current.handle)
+            return cast(Session, self.current.session)
         try:
-            return self.identify(check_anti_csrf=False)[0].handle
+            return self.identify(check_anti_csrf=False)[0]
         except (SessionError, StoreUnavailable):
-            return None
+            pass
+        with suppress(SessionError):
+            for token, _ in self.rules.access_tokens(self.incoming, self._http_method):
+                if (guest := self.sessions.lapsed_guest(token)) is not None:
+                    return guest
+        return None
 
     def _check_claims(self, session: RequestSessionSteps, validators: RouteValidators | None) -> Steps[None]:
         if validators is not None or self._validators:
@@ -356,6 +385,11 @@ class RequestSessionSteps:
     def user_id(self) -> str:
         """The user."""
         return self.session.user_id
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether nobody has signed in: ``user_id`` is then one that is nobody else's."""
+        return self.session.is_guest
 
     @property
     def login_id(self) -> str:
@@ -624,13 +658,29 @@ class RequestContext(RequestSteps):
         Args:
             user_id: the user.
             create: as for ``AsyncSessions.create``. Unless given, ``previous`` is the request's former session, and
-                ``anti_csrf`` what the configuration says.
+                ``anti_csrf`` what the configuration says. If the former session is a guest's, and no ``previous`` is
+                given, it is promoted: its payload and data stay (``AsyncSessions.promote``).
 
         Raises:
             StoreUnavailable: nobody has been signed in.
             ConfigError: the payload is too large for a cookie, or browsers would refuse the cookies.
         """
         session: RequestSession = await run_async(self.sign_in_steps(user_id, create))
+        return session
+
+    async def sign_in_guest(
+        self, payload: Mapping[str, Any] | None = None, **options: Unpack[GuestOptions]
+    ) -> RequestSession:
+        """Start an anonymous session; its tokens go to this request's response. ``sign_in`` promotes it later.
+
+        Args:
+            payload: of the session.
+            options: as for ``AsyncSessions.guest``. Unless given, ``previous`` is the request's former session.
+
+        Raises:
+            StoreUnavailable, ConfigError: as ``sign_in``.
+        """
+        session: RequestSession = await run_async(self.sign_in_guest_steps(payload, options))
         return session
 
     async def refresh(self) -> RequestSession:
@@ -672,6 +722,13 @@ class SyncRequestContext(RequestSteps):
     def sign_in(self, user_id: str, **create: Unpack[CreateOptions]) -> SyncRequestSession:
         """As ``RequestContext.sign_in``."""
         session: SyncRequestSession = run(self.sign_in_steps(user_id, create))
+        return session
+
+    def sign_in_guest(
+        self, payload: Mapping[str, Any] | None = None, **options: Unpack[GuestOptions]
+    ) -> SyncRequestSession:
+        """As ``RequestContext.sign_in_guest``."""
+        session: SyncRequestSession = run(self.sign_in_guest_steps(payload, options))
         return session
 
     def refresh(self) -> SyncRequestSession:

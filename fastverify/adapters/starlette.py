@@ -27,7 +27,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.routing import Route
 
 from ..errors import FastVerifyError, SessionError, StoreUnavailable, Unauthorised
-from ..manager import AsyncSessions, CreateOptions
+from ..manager import AsyncSessions, CreateOptions, GuestOptions
 from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run_async
 from ..transport import cors_headers
@@ -122,6 +122,15 @@ class FastVerify:
         """
         return await context_of(request.scope).sign_in(user_id, **create)
 
+    async def sign_in_guest(
+        self, request: HTTPConnection, payload: Mapping[str, Any] | None = None, **options: Unpack[GuestOptions]
+    ) -> RequestSession:
+        """Start an anonymous session; its tokens go to this request's response. ``sign_in`` promotes it later.
+
+        ``options`` and errors as for ``RequestContext.sign_in_guest``.
+        """
+        return await context_of(request.scope).sign_in_guest(payload, **options)
+
     async def refresh(self, request: HTTPConnection) -> RequestSession:
         """What the refresh route does, for a route of your own at its path. Errors as ``RequestContext.refresh``."""
         return await context_of(request.scope).refresh()
@@ -148,7 +157,8 @@ class SessionBackend(AuthenticationBackend):
     obstacle, above all not to the refresh itself.
 
     Args:
-        scopes: the payload's member that lists scopes, to be granted beside ``authenticated``.
+        scopes: the payload's member that lists scopes, to be granted beside ``authenticated``, or ``guest`` for an
+            anonymous session.
     """
 
     def __init__(self, scopes: str | None = None) -> None:
@@ -163,7 +173,8 @@ class SessionBackend(AuthenticationBackend):
             await run_async(context.look_steps())
         session: RequestSession | None = conn.scope[SESSION]
         if session is not None:
-            return AuthCredentials(["authenticated", *self._scopes_in(session.payload)]), SessionUser(session)
+            scopes = ["guest" if session.is_guest else "authenticated", *self._scopes_in(session.payload)]
+            return AuthCredentials(scopes), SessionUser(session)
         match context.error:
             case None | Unauthorised(clear_tokens=False):
                 return None
@@ -185,8 +196,8 @@ class SessionUser(BaseUser):
 
     @property
     def is_authenticated(self) -> bool:
-        """True."""
-        return True
+        """True but for a guest."""
+        return not self.session.is_guest
 
     @property
     def identity(self) -> str:

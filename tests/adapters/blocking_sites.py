@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import flask
 from sites import PLANS, and_fresh, described
 
-from fastverify import PrimitiveClaim, Sessions, Unauthorised
+from fastverify import PrimitiveClaim, Sessions, Unauthorised, not_guest
 from fastverify.adapters import wsgi
 from fastverify.adapters.asgi import ASGIApp, Receive, Scope, Send
 from fastverify.adapters.flask import FastVerify, current_session, session_required
@@ -67,6 +67,10 @@ def _handle(environ: dict[str, Any], context: wsgi.SyncRequestContext) -> Any:
         case "/login-beside":
             context.sign_in(query["user"], previous=None)
             return {"ok": True}
+        case "/guest":
+            return described(context.sign_in_guest(json.loads(query.get("payload", "{}"))))
+        case "/member":
+            return described(context.session(validators=[not_guest()]))
         case "/login-and-fail":
             context.sign_in(query["user"])
             raise Unauthorised("after all")
@@ -145,6 +149,15 @@ def add_flask_routes(app: flask.Flask, fv: FastVerify) -> None:
     def login_beside() -> Any:
         fv.sign_in(flask.request.args["user"], previous=None)
         return {"ok": True}
+
+    @app.post("/guest")
+    def guest() -> Any:
+        return described(fv.sign_in_guest(json.loads(flask.request.args.get("payload", "{}"))))
+
+    @app.get("/member")
+    @session_required(validators=[not_guest()])
+    def member() -> Any:
+        return described(current_session)
 
     @app.post("/login-and-fail")
     def login_and_fail() -> Any:

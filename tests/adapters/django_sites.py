@@ -20,7 +20,7 @@ from sites import PLAN as PLAN_ASYNC
 from sites import act_on_claims as act_on_claims_async
 from sites import and_fresh, described
 
-from fastverify import AsyncSessions, Sessions, Unauthorised
+from fastverify import AsyncSessions, Sessions, Unauthorised, not_guest
 from fastverify.adapters.django import FastVerify, session_required
 from fastverify.adapters.drf import SessionAuthentication
 
@@ -62,6 +62,10 @@ def login_for_now(request: Any) -> Any:
 def login_beside(request: Any) -> Any:
     fv.sign_in(request, request.GET["user"], previous=None)
     return JsonResponse({"ok": True})
+
+
+def guest(request: Any) -> Any:
+    return JsonResponse(described(fv.sign_in_guest(request, json.loads(request.GET.get("payload", "{}")))))
 
 
 def login_and_fail(request: Any) -> Any:
@@ -131,6 +135,8 @@ BLOCKING_URLS = [
         "login": login,
         "login-for-now": login_for_now,
         "login-beside": login_beside,
+        "guest": guest,
+        "member": session_required(validators=[not_guest()])(show),
         "login-and-fail": login_and_fail,
         "login-with-claims": login_with_claims,
         "pro": session_required(validators=[IS_PRO])(show),
@@ -168,6 +174,10 @@ async def alogin_for_now(request: Any) -> Any:
 async def alogin_beside(request: Any) -> Any:
     await fv.sign_in(request, request.GET["user"], previous=None)
     return JsonResponse({"ok": True})
+
+
+async def aguest(request: Any) -> Any:
+    return JsonResponse(described(await fv.sign_in_guest(request, json.loads(request.GET.get("payload", "{}")))))
 
 
 async def alogin_and_fail(request: Any) -> Any:
@@ -237,6 +247,8 @@ ASYNC_URLS = [
         "login": alogin,
         "login-for-now": alogin_for_now,
         "login-beside": alogin_beside,
+        "guest": aguest,
+        "member": session_required(validators=[not_guest()])(ashow),
         "login-and-fail": alogin_and_fail,
         "login-with-claims": alogin_with_claims,
         "pro": session_required(validators=[IS_PRO_ASYNC])(ashow),
@@ -322,6 +334,8 @@ DRF_URLS = [
     path("login", for_anybody(drf_login)),
     path("login-for-now", for_anybody(login_for_now)),
     path("login-beside", for_anybody(login_beside)),
+    path("guest", for_anybody(guest)),
+    path("member", for_members_with(drf_show, validators=[not_guest()])),
     path("login-and-fail", for_anybody(login_and_fail)),
     path("login-with-claims", for_anybody(login_with_claims)),
     path("pro", for_members_with(drf_show, validators=[IS_PRO])),

@@ -12,7 +12,14 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from fastverify import AsyncSessions, PrimitiveClaim, SessionClaimValidator, Unauthorised, authenticated_within
+from fastverify import (
+    AsyncSessions,
+    PrimitiveClaim,
+    SessionClaimValidator,
+    Unauthorised,
+    authenticated_within,
+    not_guest,
+)
 from fastverify.adapters import starlette
 from fastverify.adapters.asgi import (
     ASGIApp,
@@ -99,6 +106,10 @@ async def _handle(scope: Scope, context: RequestContext) -> Any:
         case "/login-beside":
             await context.sign_in(query["user"], previous=None)
             return {"ok": True}
+        case "/guest":
+            return described(await context.sign_in_guest(json.loads(query.get("payload", "{}"))))
+        case "/member":
+            return described(await context.session(validators=[not_guest()]))
         case "/login-and-fail":
             await context.sign_in(query["user"])
             raise Unauthorised("after all")
@@ -170,6 +181,10 @@ def starlette_routes(fv: starlette.FastVerify) -> list[Route]:
         await fv.sign_in(request, request.query_params["user"], previous=None)
         return JSONResponse({"ok": True})
 
+    async def guest(request: Request) -> Any:
+        payload = json.loads(request.query_params.get("payload", "{}"))
+        return JSONResponse(described(await fv.sign_in_guest(request, payload)))
+
     async def login_and_fail(request: Request) -> Any:
         await fv.sign_in(request, request.query_params["user"])
         raise Unauthorised("after all")
@@ -224,6 +239,8 @@ def starlette_routes(fv: starlette.FastVerify) -> list[Route]:
         "login": login,
         "login-for-now": login_for_now,
         "login-beside": login_beside,
+        "guest": guest,
+        "member": showing(validators=[not_guest()]),
         "login-and-fail": login_and_fail,
         "login-with-claims": login_with_claims,
         "pro": showing(validators=[IS_PRO]),
@@ -275,6 +292,14 @@ def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
     async def login_beside(request: Request, user: str) -> Any:
         await fv.sign_in(request, user, previous=None)
         return {"ok": True}
+
+    @app.post("/guest")
+    async def guest(request: Request, payload: str = "{}") -> Any:
+        return described(await fv.sign_in_guest(request, json.loads(payload)))
+
+    @app.get("/member")
+    async def member(session: Annotated[RequestSession, Depends(fv.session(validators=[not_guest()]))]) -> Any:
+        return described(session)
 
     @app.post("/login-and-fail")
     async def login_and_fail(request: Request, user: str) -> Any:

@@ -52,6 +52,18 @@ def test_the_default_user_is_what_the_framework_expects_of_one() -> None:
     assert user == SessionUser("user-1") and user != SessionUser("user-2") and len({user, SessionUser("user-1")}) == 1
 
 
+async def test_a_guest_is_nobodys_account(given: dict[str, Any], sessions: AsyncSessions) -> None:
+    given["USER"] = lambda user_id: None
+    guest = await sessions.guest({"cart": [1]})
+    async with Client(site(given)) as client:
+        client.access = guest.access_token
+        seen = await client.call("/maybe", "GET")
+        assert seen.json()["user"] == guest.session.user_id
+        refused = await client.call("/me", "GET")
+        assert refused.status_code == 403 and "front-token" not in refused.headers
+        assert await sessions.info(guest.session.handle) is not None
+
+
 class Account:
     is_authenticated = True
 

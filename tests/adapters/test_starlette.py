@@ -231,6 +231,16 @@ async def test_requires_knows_who_is_signed_in(sessions: AsyncSessions) -> None:
         assert (await client.call("/admin", "GET")).status_code == 403
 
 
+async def test_requires_takes_no_guest_for_a_user(sessions: AsyncSessions) -> None:
+    async with Client(site_with_users(sessions)) as client:
+        await client.call("/guest")
+        assert (await client.call("/front", "GET")).json() == {"known": False}
+        assert (await client.call("/member", "GET")).status_code == 401
+        assert (await client.call("/page", "GET")).status_code == 303
+        await client.login()
+        assert (await client.call("/member", "GET")).json() == {"user": "user-1", "scopes": ["authenticated"]}
+
+
 @pytest.mark.parametrize(
     ("payload", "scopes"),
     [

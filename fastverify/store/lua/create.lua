@@ -4,7 +4,8 @@
 -- ARGV: handle, user, tenant, idle ttl (ms), absolute ttl (ms), D (ms), most sessions of the user (0: no limit), handle to end or '',
 --       entry life (s), nonce, events to keep (0: none), then the record's other fields and values.
 -- Reply: handle, now, newest mark that concerns the session (ms, or 0), sequence number of the last entry (0: none was written), then
---        handle, tenant, user and why of each that was ended; tenant and user are '' if it was not there.
+--        handle, tenant, user and why of each that was ended; tenant and user are '' if it was not there. Only handle and now if there is
+--        such a session already, which is left as it is: another call has been told to make the same one.
 -- include: time
 -- include: record
 -- include: session
@@ -14,6 +15,9 @@ local tag, handle, user, tenant = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local idle_ttl, abs_ttl, debounce, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local previous, life, nonce, keep = ARGV[8], tonumber(ARGV[9]), ARGV[10], ARGV[11]
 local record, index, now = tag .. ':s:' .. handle, tag .. ':u:' .. user, now_ms()
+if redis.call('EXISTS', record) == 1 then
+  return { handle, now }
+end
 local abs_exp = now + abs_ttl
 local idle_exp = math.min(now + idle_ttl, abs_exp)
 hold_until(tag, now, debounce)
