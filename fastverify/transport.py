@@ -24,8 +24,13 @@ nothing is written before the response starts. The client reads one ``front-toke
     DuplicateCookies, if they are refused    the twins on the older domain, if one is named
     Unauthorised without a usable token      nothing: a sign-in may be under way beside this request
     a call from a foreign page               nothing
+    Unauthorised for a session that ended
+    while the request was under way          nothing: the sign-in that ended it may have been answered already
     TryRefreshToken, TooManyRefreshes,
     ClaimValidationFailed, StoreUnavailable  nothing
+
+*Late replies* (8.8). A slow reply may reach the browser after that of a sign-in which has ended its session. Tokens for
+that session would take the place of the new ones, so they are left out where the end is known by then.
 
 *Twins* (2.6). After a change of ``cookie_domain`` a browser holds two cookies of one name and sends both. A server
 cannot see which is which, but it can list where the other one must live: the API's own host, or a domain above it.
@@ -603,7 +608,7 @@ class Place(NamedTuple):
 class Outgoing:
     """What one request's response will carry. Belongs to that request alone."""
 
-    __slots__ = ("_cookies", "_headers", "_incoming", "_transport", "_website")
+    __slots__ = ("_cookies", "_headers", "_incoming", "_transport", "_website", "handle")
 
     def __init__(self, transport: Transport, incoming: Incoming) -> None:
         self._transport = transport
@@ -612,6 +617,8 @@ class Outgoing:
         # Several cookies have one header name, so they are kept apart: (name, place) -> Set-Cookie value.
         self._cookies: dict[tuple[str, int], bytes] = {}
         self._headers: dict[bytes, bytes] = {}
+        #: The session whose tokens this carries; None: it carries none.
+        self.handle: str | None = None
 
     @property
     def _names(self) -> tuple[str, str]:
@@ -671,6 +678,7 @@ class Outgoing:
 
     def clear(self, transfer: TransferMethod) -> None:
         """The session of this transport is gone (2.7)."""
+        self.handle = None
         if transfer == "cookie":
             for name in self._names:
                 self._set(name, self._transport.expired_cookie(name, self._website))
@@ -697,6 +705,12 @@ class Outgoing:
         self._expire_legacy()
         self.clear("cookie")
         self.clear("header")
+
+    def drop(self) -> None:
+        """Carry nothing, whatever was said."""
+        self.handle = None
+        self._cookies.clear()
+        self._headers.clear()
 
     def write(self, headers: Iterable[Header]) -> list[Header]:
         """The response's headers with ours put in, which replace any of the same name; ``Set-Cookie`` is added."""
@@ -735,6 +749,7 @@ class Outgoing:
         }
 
     def _issue(self, issued: Issued, transfer: TransferMethod, cookies: dict[str, bytes]) -> None:
+        self.handle = issued.session.handle
         for name, cookie in cookies.items():
             self._set(name, cookie)
         if transfer == "header" or self._transport.expose_access_token:

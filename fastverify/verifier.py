@@ -12,7 +12,7 @@ from typing import NoReturn, Self
 from . import flows
 from ._core import CacheInfo, Claims, RevocationTable, Verifier, parse_unverified
 from .config import WhenStale, check_prefix, check_staleness
-from .entries import KEY, key_entry, target_of
+from .entries import KEY, SESSION, key_entry, target_of
 from .errors import (
     ConfigError,
     CryptoFault,
@@ -28,7 +28,7 @@ from .errors import (
 from .key_ring import KeyRing
 from .placement import Placement
 from .revocations import Follower, FollowerInfo
-from .session import Session
+from .session import Session, handle_bytes
 from .store import Store, drive, open_store
 
 #: Kids of our own naming that were not in the ring when first seen; a flood of them must not grow memory.
@@ -207,6 +207,10 @@ class SessionVerifier:
     def wait_for_poll(self, timeout: float = 5.0) -> None:
         """Wait until a poll that begins now has ended: what was revoked before this call is then refused here."""
         self._follower.wait_for_poll(timeout)
+
+    def has_ended(self, handle: str) -> bool:
+        """Whether a session is known here to have been revoked, by itself or with its user's others. No I/O."""
+        return self._table.lookup(session=handle_bytes(handle), now=int(self._clock())) == SESSION
 
     def close(self) -> None:
         """Stop following and close the connections."""

@@ -291,6 +291,8 @@ async def test_revoke_user_spares_what_it_is_told_to(life: Facade) -> None:
     for gone in (there, other):
         with pytest.raises(Unauthorised):
             life.verify(gone.access_token)
+    gateway = life.sessions.gateway
+    assert [gateway.has_ended(one.handle) for one in (here, there, other)] == [False, True, True]
     assert await life.revoke_user("user-1") == [here.handle]
     assert await life.revoke_user("user-1") == []
     assert life.verify(bystander.access_token).user_id == "user-2"

@@ -1036,6 +1036,19 @@ def test_an_error_after_a_sign_in_wins_over_it() -> None:
     assert [cookie.partition(";")[0] for cookie in headers["set-cookie"]] == ALL
 
 
+@pytest.mark.parametrize("transfer", ["cookie", "header"])
+def test_a_response_knows_whose_tokens_it_carries_and_can_drop_them(transfer: Any) -> None:
+    out = outgoing()
+    assert out.handle is None
+    out.reissued(issued(), transfer)
+    assert out.handle == "h"
+    out.clear(transfer)
+    assert out.handle is None and written(out)["front-token"] == ["remove"]
+    out.reissued(issued(), transfer)
+    out.drop()
+    assert out.handle is None and written(out, [(b"x-mine", b"1")]) == {"x-mine": ["1"]}
+
+
 def test_a_sign_in_after_clearing_wins_over_it_and_is_last() -> None:
     out = outgoing()
     out.failed(Unauthorised())

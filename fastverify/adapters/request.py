@@ -208,7 +208,11 @@ class RequestSteps(GatewayContext):
         self.outgoing.failed(error)
 
     def write(self, headers: Iterable[Header]) -> list[Header]:
-        return self.outgoing.write(headers)
+        outgoing = self.outgoing
+        # A sign-in beside this request may have ended the session meanwhile: ours must not overwrite its tokens.
+        if outgoing.handle is not None and self.sessions.gateway.has_ended(outgoing.handle):
+            outgoing.drop()
+        return outgoing.write(headers)
 
     def close(self) -> None:
         self._keep, self.error, self.current = {}, None, None
@@ -325,8 +329,14 @@ class RequestSteps(GatewayContext):
         try:
             yield
         except SessionError as error:
+            if isinstance(error, Unauthorised) and self._ended_meanwhile():
+                error.clear_tokens = False  # who is not signed in anew is told by the refresh that the client now tries
             self.failed(error)
             raise
+
+    def _ended_meanwhile(self) -> bool:
+        """Whether this request had a session, and has none any more."""
+        return self.current is not None and self.sessions.gateway.has_ended(self.current.handle)
 
     def _refresh_token(self) -> tuple[str, TransferMethod]:
         presented = self.transport.refresh_tokens(self.incoming)

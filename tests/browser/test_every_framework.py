@@ -5,9 +5,11 @@ What single steps put on the wire is looked at more closely in test_web_client.p
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from browser_parts import SLOW
 from browser_site import FRAMEWORKS, SIGN_OUT, Site
 from browser_tools import find_tools
 from tab import Tab
@@ -137,3 +139,46 @@ async def test_a_live_session_moves_from_cookies_to_headers_and_back(
     assert (await tab.call("/me"))[1]["handle"] == handle
     assert await site.sessions.handles("ann") == [handle]
     assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
+
+
+@pytest.mark.parametrize("mode", ["cookie", "header"])
+@pytest.mark.parametrize("when", SLOW)
+async def test_a_slow_reply_of_a_former_session_leaves_the_sign_in_of_another_user_alone(
+    serve: Serve, open_tab: OpenTab, framework: str, mode: str, when: str
+) -> None:
+    site = await serve(framework=framework)
+    tab = await open_tab(site, mode=mode)
+    await tab.sign_in("ann")
+    slow = asyncio.create_task(tab.call(f"/slow/{when}", "POST"))
+    assert await asyncio.to_thread(site.gate.arrived.wait, 10)
+    await tab.sign_in("ben")
+    tokens = await tab.tokens()
+    site.gate.open()
+    # Changing the payload of a session that has ended is refused; the client finds another, and repeats the call.
+    assert await slow == (200, "ben" if when == "after" else "ann")
+
+    late = site.calls(f"/slow/{when}")[0]
+    assert late.status == (401 if when == "after" else 200)
+    assert not late.set_cookies and not late.token_headers
+    if when != "after":
+        assert await tab.tokens() == tokens
+    assert (await tab.call("/me"))[1]["user"] == "ben" and await tab.refresh()
+    assert await site.sessions.handles("ann") == []
+    assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
+
+
+async def test_a_slow_reply_of_a_session_that_was_revoked_meanwhile_has_the_page_told_by_a_refresh(
+    serve: Serve, open_tab: OpenTab, framework: str
+) -> None:
+    site = await serve(framework=framework)
+    tab = await open_tab(site)
+    await tab.sign_in("ann")
+    already = len(site.refreshes)
+    slow = asyncio.create_task(tab.call("/slow/after", "POST"))
+    assert await asyncio.to_thread(site.gate.arrived.wait, 10)
+    assert await site.revoke(await tab.handle())
+    site.gate.open()
+    assert (await slow)[0] == 401
+    assert [refresh.status for refresh in site.refreshes[already:]] == [401]
+    assert await tab.tokens() == {} and not await tab.signed_in()
+    assert "SESSION_LOST" in await tab.events()
