@@ -5,7 +5,7 @@ whole life of a session. Everything public is named here; the HTTP adapters are 
 """
 
 from ._core import CacheInfo, Claims, CryptoInfo, Verifier, openssl_info
-from .config import Config
+from .config import Config, ForeignIssuer
 from .errors import (
     ClaimValidationFailed,
     ConfigError,
@@ -61,6 +61,7 @@ __all__ = [
     "EventBatch",
     "ExpiredToken",
     "FastVerifyError",
+    "ForeignIssuer",
     "ImmatureToken",
     "InvalidClaim",
     "InvalidSignature",

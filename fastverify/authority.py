@@ -99,6 +99,10 @@ class Authority:
         """The hash tag of a user's shard."""
         return self.placement.tag(self.placement.shard_of_user(user_id))
 
+    def tag_of_digest(self, digest: str) -> str:
+        """The hash tag of the shard for what concerns another issuer's token, by its SHA-256."""
+        return self.placement.tag(int(digest[:2], 16) % self.placement.shards)
+
     def keys_named(self, key_id: bytes) -> ServiceKeys:
         """The keys that a record names; the current ones where their secret has been retired."""
         return next((keys for keys in self.service_keys if keys.key_id == key_id), self.service_keys[0])

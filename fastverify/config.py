@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 from urllib.parse import urlsplit
 
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from ._core import Key
 
 TransferMethod = Literal["cookie", "header"]
 AntiCsrf = Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"]
@@ -43,6 +46,29 @@ class RequestHeaders(Protocol):
 #: What ``token_transfer_method`` may be instead of a method. The second argument says whether it is asked for a session
 #: that is about to start, or for one that the request may bring; None: as the client asks, and either.
 TransferChoice = Callable[[RequestHeaders, bool], TransferMethod | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForeignIssuer:
+    """Another issuer, whose sessions' access tokens are accepted until they expire (docs/migrate).
+
+    Raises:
+        ConfigError: naming the field that cannot work.
+    """
+
+    #: A KeySet, or a RemoteKeySet for the issuer's JWKS URL.
+    keys: Iterable[Key]
+    #: Its ``iss``, which may be ours as well; None: any, or none.
+    issuer: str | None
+    #: Seconds that its access tokens live at most. Those that live longer are refused.
+    access_token_lifetime: int = 3_600
+
+    def __post_init__(self) -> None:
+        if isinstance(self.keys, str | bytes | Mapping) or not isinstance(self.keys, Iterable):
+            raise ConfigError("keys", "must be a KeySet or a RemoteKeySet")
+        if self.issuer is not None and not isinstance(self.issuer, str):
+            raise ConfigError("issuer", "must be a str or None")
+        _whole("access_token_lifetime", self.access_token_lifetime, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +155,9 @@ class Config:
     #: Status of a failed claim; must be the client's ``invalidClaimStatusCode``.
     invalid_claim_status_code: int = 403
 
+    #: Other issuers, whose access tokens are accepted as sessions while a service moves away from them (docs/migrate).
+    also_accept: ForeignIssuer | Sequence[ForeignIssuer] = ()
+
     #: First part of every key in the store; two applications on one store need two prefixes.
     key_prefix: str = "fv"
     #: Shards of a new store: a power of two up to 256. A store that is in use keeps the number it began with.
@@ -189,6 +218,13 @@ class Config:
         if self.shards & (self.shards - 1):
             raise ConfigError("shards", "must be a power of two from 1 to 256")
         check_prefix("key_prefix", self.key_prefix)
+        object.__setattr__(self, "also_accept", foreign_issuers("also_accept", self.also_accept))
+
+    @property
+    def longest_token_lifetime(self) -> int:
+        """Seconds that any access token that is accepted may live."""
+        others = (one.access_token_lifetime for one in foreign_issuers("also_accept", self.also_accept))
+        return max(self.access_token_lifetime, *others, 0)
 
     @property
     def issuer(self) -> str:
@@ -220,6 +256,16 @@ def check_prefix(field_name: str, prefix: str) -> str:
     ):
         raise ConfigError(field_name, "must be letters, digits, '-', '_' or '.'")
     return prefix
+
+
+def foreign_issuers(name: str, value: ForeignIssuer | Sequence[ForeignIssuer]) -> tuple[ForeignIssuer, ...]:
+    """One, or several, as a tuple."""
+    issuers = (
+        (value,) if isinstance(value, ForeignIssuer) else tuple(value) if isinstance(value, list | tuple) else None
+    )
+    if issuers is None or not all(isinstance(one, ForeignIssuer) for one in issuers):
+        raise ConfigError(name, "must be a ForeignIssuer, or a list of them")
+    return issuers
 
 
 def check_staleness(field_name: str, seconds: float) -> None:

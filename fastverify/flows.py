@@ -55,6 +55,8 @@ T = TypeVar("T")
 
 #: A refresh that reaches the primary later than this after its first trip does nothing (rotation.md section 3).
 DEADLINE_MS = 2_000
+#: How long it is one request's turn to exchange another issuer's refresh token (ms), and how long others wait (s).
+TURN_MS, TURN_PATIENCE = 30_000, 10.0
 #: One refresh token is redelivered at most so often in a row: a rendering storm is honest, a loop is not.
 MAX_REDELIVERIES = 64
 #: Handles that one script call ends at most.
@@ -531,6 +533,7 @@ def merge_payload(authority: Authority, handle: str, patch: Mapping[str, Any], *
 
 def reissue(authority: Authority, session: Session, patch: Mapping[str, Any], *, now: float) -> Flow[Issued | None]:
     """Merge into the payload, and mint an access token that shows it (wire.md section 3.4)."""
+    _check_ours(session)
     merged = yield from _merge(authority, session.handle, patch, now)
     if merged is None:
         raise Unauthorised("the session has ended")
@@ -539,6 +542,7 @@ def reissue(authority: Authority, session: Session, patch: Mapping[str, Any], *,
 
 def redeliver(authority: Authority, session: Session, *, now: float, anti_csrf: bool) -> Flow[Issued]:
     """Hand the refresh token that follows from an access token out once more; see ``Sessions.redeliver``."""
+    _check_ours(session)
     raw, generation = handle_bytes(session.handle), generation_of(session.claims["refreshTokenHash1"])
     if generation is None:
         raise TryRefreshToken("the access token names no generation")
@@ -567,6 +571,48 @@ def _hand_out(authority: Authority, raw: bytes, generation: int, now: float, ant
             raise TryRefreshToken("the access token is of a generation that has been exchanged")
         case _:
             raise Unauthorised("the session has ended")
+
+
+def claim_exchange(authority: Authority, digest: str, nonce: str, *, now: float) -> Flow[Issued | None]:
+    """Take one's turn to exchange another issuer's refresh token: None; or get the session that came of it before.
+
+    Args:
+        digest: SHA-256 of the token, hexadecimal.
+        nonce: of this attempt.
+    """
+    tag, patience, pause = authority.tag_of_digest(digest), TURN_PATIENCE, 0.02
+    while True:
+        reply = yield Call("exchange_claim", tag, (digest, nonce, TURN_MS))
+        verdict, *rest = _same(reply, digest)[1:]
+        if verdict == b"MINE":
+            return None
+        if verdict == b"DONE":
+            return (yield from _first_tokens(authority, rest[0].decode(), now))
+        if patience <= 0:
+            raise StoreUnavailable("another request has been exchanging this refresh token for too long")
+        yield Pause(pause)
+        patience, pause = patience - pause, min(2 * pause, 0.2)
+
+
+def settle_exchange(authority: Authority, digest: str, nonce: str, handle: str) -> Flow[bool]:
+    """End one's turn, with a session or, with an empty handle, without; False if it was over."""
+    kept = max(authority.config.exchange_seconds, 1) * 1000
+    args = digest, nonce, uuid_text(handle_bytes(handle)) if handle else "", kept
+    reply = yield Call("exchange_settle", authority.tag_of_digest(digest), args)
+    return bool(_same(reply, digest)[1])
+
+
+def _first_tokens(authority: Authority, handle: str, now: float) -> Flow[Issued]:
+    """The tokens that a session began with, once more."""
+    raw = handle_bytes(handle)
+    alive, *rest = _same((yield Call("strict", authority.tag_of_handle(raw), (handle,))), handle)[1:]
+    if alive != 1:
+        raise Unauthorised("the session that this refresh token was exchanged for has ended")
+    record = Record.read(raw, rest[2:])
+    if record.generation:  # the client that has them is further; what it holds is not touched
+        raise Unauthorised("this refresh token has been exchanged", clear_tokens=False)
+    token = encode_refresh_token(authority.keys_named(record.key_id), record.secret, raw, 0)
+    return authority.issue(record, token, Moment(now, *rest[:2]), changed=True)
 
 
 def confirm(placement: Placement, seen: Mapping[bytes, int]) -> Flow[None]:
@@ -736,7 +782,14 @@ def _merge(
             return (Record.read(record.handle, reply[3:]), Moment(now, *reply[1:3])) if len(reply) > 2 else None
 
 
+def _check_ours(session: Session) -> None:
+    """The store knows nothing of another issuer's session; a refresh makes it ours, and clients then try again."""
+    if session.foreign:
+        raise TryRefreshToken("try refresh token: the session is another issuer's, and the store does not know it")
+
+
 def _vouched(authority: Authority, session: Session) -> Flow[list[Any]]:
+    _check_ours(session)
     raw = handle_bytes(session.handle)
     handle = uuid_text(raw)
     reply = _same((yield Call("strict", authority.tag_of_handle(raw), (handle,))), handle)

@@ -56,6 +56,7 @@ class KeyKeeper(SessionVerifier):
             when_stale=config.when_stale,
             staleness=config.revocation_staleness,
             cache_size=config.cache_size,
+            also_accept=config.also_accept,
             prefix=config.key_prefix,
             clock=clock,
             monotonic=monotonic,
@@ -139,7 +140,7 @@ class KeyKeeper(SessionVerifier):
 
     def _open(self) -> Placement:
         config = self.config
-        claim = flows.claim_store(config.key_prefix, config.shards, config.access_token_lifetime)
+        claim = flows.claim_store(config.key_prefix, config.shards, config.longest_token_lifetime)
         placement = drive(self._store, claim)
         if placement.shards != config.shards:
             _log.warning(

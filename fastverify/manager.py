@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, cast
 
 from . import flows
 from ._core import parse_unverified
@@ -26,6 +26,7 @@ from .errors import (
     Unauthorised,
 )
 from .events import Event, EventBatch, Happened, OnEvent
+from .exchange import exchange_steps
 from .flows import Wait
 from .key_keeper import KeyKeeper, is_of_other_kind
 from .key_ring import publication_delay
@@ -35,6 +36,9 @@ from .steps import Steps, run, run_async
 from .store import Flow, Store, drive, drive_async, open_store
 from .tokens import parse_refresh_token, same_text
 from .verifier import SessionVerifier
+
+if TYPE_CHECKING:
+    from .exchange import Ask
 
 T = TypeVar("T")
 
@@ -139,7 +143,7 @@ class _Verifying:
         try:
             session = self._gateway.view(access_token)
         except FastVerifyError as error:
-            self._gateway.explain(access_token, error)
+            session = self._gateway.second_look(access_token, error)
         if check_anti_csrf and not same_text(anti_csrf_token, session.claims.get("antiCsrfToken")):
             raise TryRefreshToken("try refresh token: the anti-CSRF token is missing or not this session's")
         return session
@@ -182,6 +186,10 @@ class _Verifying:
         except FastVerifyError:
             return None
         return session if session.is_guest and session.claims.issuer == self.config.issuer else None
+
+    def is_refresh_token(self, text: str) -> bool:
+        """Whether this service has made a refresh token; not whether its session lives. No I/O."""
+        return parse_refresh_token(self._gateway.service_keys, text) is not None
 
     def _shed(self, refresh_token: str) -> None:
         """Before there is anything to refresh with, garbage waits for nothing; from then on the flow refuses it."""
@@ -387,6 +395,21 @@ class Sessions(_Verifying):
         """
         self._shed(refresh_token)
         return self._act(lambda happened: self._refresh(refresh_token, anti_csrf_token, happened))
+
+    def exchange(self, foreign_refresh_token: str, ask: Ask, **defaults: Unpack[CreateOptions]) -> Issued:
+        """Exchange another issuer's refresh token for a session of ours; safe to repeat for the exchange window.
+
+        Args:
+            foreign_refresh_token: as the client sent it.
+            ask: called with it, by one of all who present it at once. It asks the issuer whose it is, has it end its
+                own session, and returns the user id and options as for ``create``; or None.
+            defaults: options as for ``create``, where ``ask`` returns no others.
+
+        Raises:
+            Unauthorised: the issuer does not know it, or it was exchanged for a session that has ended or gone on.
+            StoreUnavailable: another request is at it still; or it is not known what has happened.
+        """
+        return run(exchange_steps(self, foreign_refresh_token, ask, defaults))
 
     def verify_strict(
         self, access_token: str | bytes, *, anti_csrf_token: str | None = None, check_anti_csrf: bool = False
@@ -684,6 +707,10 @@ class AsyncSessions(_Verifying):
         """As ``Sessions.refresh``."""
         self._shed(refresh_token)
         return await self._act(lambda happened: self._refresh(refresh_token, anti_csrf_token, happened))
+
+    async def exchange(self, foreign_refresh_token: str, ask: Ask, **defaults: Unpack[CreateOptions]) -> Issued:
+        """As ``Sessions.exchange``; ``ask`` may be asynchronous."""
+        return await run_async(exchange_steps(self, foreign_refresh_token, ask, defaults))
 
     async def verify_strict(
         self, access_token: str | bytes, *, anti_csrf_token: str | None = None, check_anti_csrf: bool = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidClaim
@@ -52,6 +53,8 @@ class Session:
     issued_at: int
     #: The whole verified claims set.
     claims: Claims = field(repr=False)
+    #: Another issuer's (``Config.also_accept``): the store knows nothing of it.
+    foreign: bool = False
 
     @property
     def is_guest(self) -> bool:
@@ -71,24 +74,43 @@ class Session:
         return session
 
     @classmethod
-    def _read(cls, claims: Claims) -> Session:
+    def from_foreign_claims(cls, claims: Claims) -> Session:
+        """Read a session out of verified claims of another issuer.
+
+        Before version 5 there was no ``rsub``, which is then ``sub``, and before version 4 no ``tId``, which is then
+        what the handle says, or ``public`` (wire.md section 1.1).
+
+        Raises:
+            InvalidClaim: the claims are not those of a session.
+        """
+        session: Session | None = claims._session
+        if session is None:
+            handle = claims.get("sessionHandle")
+            tenant = handle.partition("_")[2] if isinstance(handle, str) else ""
+            missing = {"rsub": claims.get("sub"), "tId": tenant or DEFAULT_TENANT}
+            session = claims._session = replace(cls._read(claims, missing), foreign=True)
+        return session
+
+    @classmethod
+    def _read(cls, claims: Claims, missing: Mapping[str, Any] = MappingProxyType({})) -> Session:
+        said: dict[str, str] = {}
         for name in ("sub", "rsub", "tId", "sessionHandle", "refreshTokenHash1"):
-            value = claims.get(name)
+            value = claims.get(name, missing.get(name))
             if not isinstance(value, str) or not value:
                 raise InvalidClaim(
                     f"not a session's token: {name} is {'missing' if value is None else 'malformed'}", claim=name
                 )
-        handle, tenant = claims["sessionHandle"], claims["tId"]
-        handle_bytes(handle)
+            said[name] = value
+        handle_bytes(said["sessionHandle"])
         if claims.issued_at is None:
             raise InvalidClaim("not a session's token: iat is missing", claim="iat")
         if claims.get("stt", 0) != 0:  # an OAuth 2 access token of the same issuer
             raise InvalidClaim("not a session's token: stt is set", claim="stt")
         return cls(
-            handle=handle,
-            user_id=claims["sub"],
-            login_id=claims["rsub"],
-            tenant=tenant,
+            handle=said["sessionHandle"],
+            user_id=said["sub"],
+            login_id=said["rsub"],
+            tenant=said["tId"],
             payload=Payload(claims),
             access_token=claims.token,
             expires_at=claims.expires_at,

@@ -46,7 +46,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, get_args
@@ -453,9 +453,32 @@ class Transport(Rules):
         cookies = [] if forced == "header" else incoming.cookies(self.refresh_cookie_name)
         if not cookies:
             raise Unauthorised("no refresh token came with the request")
+        self._demand_rid(incoming)
+        return [Presented(cookie, "cookie") for cookie in dict.fromkeys(cookies)]
+
+    def other_refresh_token(self, incoming: Incoming, is_ours: Callable[[str], bool]) -> Presented | None:
+        """A refresh token that another issuer may have made, of any form; None where one of ours came, or none at all.
+
+        Raises:
+            Unauthorised: a cookie, and not from the website.
+            DuplicateCookies: several cookies of one name, and nobody can tell which is meant.
+        """
+        forced = self.transfer_method(incoming, False)
+        bearer = "" if forced == "cookie" else incoming.bearer
+        cookies = [] if forced == "header" else incoming.cookies(self.refresh_cookie_name)
+        if any(map(is_ours, [bearer, *cookies])) or not (bearer or cookies):
+            return None
+        if bearer:
+            return Presented(bearer, "header")
+        self.refuse_foreign(incoming)
+        self._demand_rid(incoming)
+        if len(set(cookies)) > 1:
+            raise DuplicateCookies(MULTIPLE_COOKIES)
+        return Presented(cookies[0], "cookie")
+
+    def _demand_rid(self, incoming: Incoming) -> None:
         if self.website(incoming).anti_csrf == "VIA_CUSTOM_HEADER" and incoming.get(b"rid") is None:
             raise Unauthorised("the header rid is missing")
-        return [Presented(cookie, "cookie") for cookie in dict.fromkeys(cookies)]
 
     def refuse_foreign(self, incoming: Incoming) -> None:
         """Refresh and sign-out change cookies, so a foreign page must not reach them, not even to clear them.

@@ -11,7 +11,7 @@ from typing import NoReturn, Self
 
 from . import flows
 from ._core import CacheInfo, Claims, RevocationTable, Verifier, parse_unverified
-from .config import WhenStale, check_prefix, check_staleness
+from .config import ForeignIssuer, WhenStale, check_prefix, check_staleness, foreign_issuers
 from .entries import KEY, SESSION, key_entry, target_of
 from .errors import (
     ConfigError,
@@ -25,6 +25,7 @@ from .errors import (
     UnknownKey,
     UnsupportedToken,
 )
+from .foreign import ForeignSessions, has_session
 from .key_ring import KeyRing
 from .placement import Placement
 from .revocations import Follower, FollowerInfo
@@ -53,6 +54,7 @@ class SessionVerifier:
         staleness: float = 5.0,
         cache_size: int = 65_536,
         prefix: str = "fv",
+        also_accept: ForeignIssuer | Sequence[ForeignIssuer] = (),
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = os.urandom,
@@ -74,6 +76,8 @@ class SessionVerifier:
             revocations=self._table,
             make_view=self._first_sight,
         )
+        issuers = foreign_issuers("also_accept", also_accept)
+        self._foreign = ForeignSessions(issuers, self._table, leeway=leeway, cache_size=cache_size) if issuers else None
         #: The session of a token, or the core's own error: what ``verify`` is made of, with a frame less.
         self.view: Callable[[str | bytes], Session] = self._verifier.view
         self._state: flows.StoreState | None = None
@@ -104,6 +108,7 @@ class SessionVerifier:
         staleness: float = 5.0,
         cache_size: int = 65_536,
         prefix: str = "fv",
+        also_accept: ForeignIssuer | Sequence[ForeignIssuer] = (),
     ) -> Self:
         """Follow the store at ``url`` and return when its keys and revocations are loaded.
 
@@ -117,6 +122,7 @@ class SessionVerifier:
             when_stale: what to do when the store has not been heard from for ``staleness`` seconds, at least 2.
             cache_size: verified tokens to remember.
             prefix: the ``key_prefix`` of the session service.
+            also_accept: other issuers whose access tokens are accepted, as in ``Config.also_accept``.
 
         Raises:
             ConfigError: the URL, an argument or the store's settings cannot be used.
@@ -133,6 +139,7 @@ class SessionVerifier:
                 staleness=staleness,
                 cache_size=cache_size,
                 prefix=prefix,
+                also_accept=also_accept,
             )
         except BaseException:
             store.close()
@@ -161,7 +168,16 @@ class SessionVerifier:
         try:
             return self.view(access_token)
         except FastVerifyError as error:
-            self.explain(access_token, error)
+            return self.second_look(access_token, error)
+
+    def second_look(self, access_token: str | bytes, error: FastVerifyError) -> Session:
+        """The session of another issuer that is accepted too; else raise what an error of ``view`` means."""
+        if self._foreign is not None:
+            try:
+                return self._foreign.view(access_token, error)
+            except FastVerifyError as final:
+                error = final
+        self.explain(access_token, error)
 
     def explain(self, access_token: str | bytes, error: FastVerifyError) -> NoReturn:
         """Raise what an error of ``view`` means for the session."""
@@ -236,7 +252,7 @@ class SessionVerifier:
         """What an invalid token says about the session (wire.md sections 3.3.1 and 3.3.2)."""
         if isinstance(error, RevokedToken):
             return Unauthorised("the session has been revoked") if error.kind == "session" else TryRefreshToken()
-        if not is_session_token(access_token):
+        if not (has_session if self._foreign is not None else is_session_token)(access_token):
             # Garbage, or another issuer's token, counts as none at all: else each request with it would cost a refresh.
             return Unauthorised(f"not a session's access token: {error}", clear_tokens=False)
         if not self._follower.ready:

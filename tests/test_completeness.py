@@ -79,6 +79,8 @@ def meant(sessions: Any, argument: Any) -> Any:
             return PLAN
         case {"validators": _}:
             return [IS_PRO]
+        case {"ask": user}:
+            return lambda refresh_token: (user, {"payload": {"of": refresh_token}}) if user else None
     return argument
 
 
@@ -272,6 +274,18 @@ async def test_refresh(face: Face) -> None:
     both = [issued["refresh_token"], renewed["refresh_token"]]
     assert await face.do("newest_refresh_token", both) == renewed["refresh_token"]
     assert await face.do("refresh", "no-token") == {"error": "unauthorised"}
+
+
+@covers("exchange", "is_refresh_token")
+async def test_exchange(face: Face) -> None:
+    assert await face.do("exchange", "theirs", {"ask": None}) == {"error": "unauthorised"}
+    issued = await face.do("exchange", "theirs", {"ask": "user-7"}, tenant="acme")
+    assert (issued["user"], issued["tenant"], issued["payload"]) == ("user-7", "acme", {"of": "theirs"})
+    again = await face.do("exchange", "theirs", {"ask": "user-8"})
+    assert (again["handle"], again["refresh_token"]) == (issued["handle"], issued["refresh_token"])
+    assert await face.do("is_refresh_token", issued["refresh_token"])
+    assert not await face.do("is_refresh_token", "theirs")
+    assert await face.serves(issued["access_token"])
 
 
 @covers("blacklist")

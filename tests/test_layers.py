@@ -28,7 +28,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "placement records store.calls tokens session_claims keys key_ring authority sites transport",
         "flows",
         "store",
-        "hints sightings restoration remote_keys revocations verifier key_keeper claims_by_handle manager",
+        "hints sightings restoration revocations foreign verifier key_keeper remote_keys claims_by_handle exchange"
+        " manager",
         "adapters service",
     )
 )

@@ -29,7 +29,7 @@ from ..manager import CreateOptions, GuestOptions, Sessions
 from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run
 from ..transport import Reply, as_text, cors_headers
-from .http import ROUTES, Hooks, HttpSessions
+from .http import OTHER_ISSUER, ROUTES, Hooks, HttpSessions
 from .wsgi import SessionMiddleware, SyncRequestContext, SyncRequestSession, context_of
 
 __all__ = ["FastVerify", "SyncRequestSession", "cors_headers", "current_session", "session_required"]
@@ -67,6 +67,7 @@ class FastVerify:
         self._sessions = sessions
         self._validators = validators
         self._strict = strict
+        self._ask_other_issuer: Any = {OTHER_ISSUER: hooks[OTHER_ISSUER]} if OTHER_ISSUER in hooks else {}
         self._http = HttpSessions(sessions, Sessions, routes, None, hooks)
         if app is not None:
             self.init_app(app)
@@ -79,7 +80,13 @@ class FastVerify:
         for kind in (SessionError, StoreUnavailable):
             app.register_error_handler(kind, self._answer)
         middleware = SessionMiddleware(
-            app.wsgi_app, self._sessions, routes=(), eager=False, validators=self._validators, strict=self._strict
+            app.wsgi_app,
+            self._sessions,
+            routes=(),
+            eager=False,
+            validators=self._validators,
+            strict=self._strict,
+            **self._ask_other_issuer,
         )
         app.wsgi_app = middleware  # type: ignore[method-assign]
 

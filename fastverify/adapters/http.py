@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypedDict, cast
+from typing import Any, Final, TypedDict, cast
 
 from ..errors import (
     ClaimValidationFailed,
@@ -22,18 +22,24 @@ from ..session_claims import GeneralValidators
 from ..steps import Steps
 from ..transport import Reply, Rules, Transport, json_reply, public_reply
 from ..verifier import SessionVerifier
-from .request import Find, GatewayContext, RequestContext, RequestSteps, SyncRequestContext
+from .request import AskOtherIssuer, Find, GatewayContext, RequestContext, RequestSteps, SyncRequestContext
 
 #: Gets the framework's request (without a framework: the ASGI scope or the WSGI environ) and the error; returns the
 #: framework's response. What has to be cleared has been cleared by then.
 Hook = Callable[[Any, Any], Any]
 
+#: The one of ``Hooks`` that makes no response.
+OTHER_ISSUER: Final = "on_foreign_refresh_token"
 #: The routes that can be served.
 ROUTES = ("refresh", "signout", "jwks", "discovery")
 
 
 class Hooks(TypedDict, total=False):
-    """Responses of your own in the place of ours; statuses must stay those that the client is configured for."""
+    """Responses of your own in the place of ours; statuses must stay those that the client is configured for.
+
+    And ``on_foreign_refresh_token``, which makes no response: called with the request's headers and a refresh token
+    that is not ours, it returns the user id and options as for ``create``, or None (docs/migrate).
+    """
 
     on_unauthorised: Hook
     on_try_refresh_token: Hook
@@ -43,6 +49,7 @@ class Hooks(TypedDict, total=False):
     #: Unless it is given, ``on_unauthorised`` gets these too.
     on_duplicate_cookies: Hook
     on_store_unavailable: Hook
+    on_foreign_refresh_token: AskOtherIssuer
 
 
 _HOOKED: dict[str, tuple[type[FastVerifyError], ...]] = {
@@ -127,9 +134,17 @@ class HttpSessions:
             self.open = partial(GatewayContext, sessions, self.rules, self.find)
         else:
             context = RequestContext if isinstance(sessions, AsyncSessions) else SyncRequestContext
-            self.open = partial(context, sessions, self.rules, self.find, validators=validators, strict=strict)
+            self.open = partial(
+                context,
+                sessions,
+                self.rules,
+                self.find,
+                validators=validators,
+                strict=strict,
+                ask_other_issuer=hooks.get(OTHER_ISSUER),
+            )
         self._hooks: dict[type[FastVerifyError], Hook] = {}
-        given = cast(dict[str, Hook], hooks)
+        given = {name: hook for name, hook in cast(dict[str, Hook], hooks).items() if name != OTHER_ISSUER}
         for name in given:
             if name not in _HOOKED:
                 raise ConfigError(name, f"is no hook; there are {', '.join(_HOOKED)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, ClassVar, TypeAlias, TypeVar, Unpack, cast
 
 from .._core import Claims
@@ -19,6 +20,7 @@ from ..errors import (
     FastVerifyError,
     SessionError,
     StoreUnavailable,
+    TryRefreshToken,
     Unauthorised,
 )
 from ..manager import AsyncSessions, CreateOptions, GuestOptions, PromoteOptions, Sessions
@@ -35,13 +37,17 @@ from ..session_claims import (
     given,
 )
 from ..steps import Steps, run, run_async
-from ..transport import Header, Incoming, Outgoing, Rules, Transport
+from ..transport import Header, Incoming, Outgoing, Presented, Rules, Transport
 from ..verifier import SessionVerifier
 
 C = TypeVar("C", bound="RequestSteps")
 
 #: Given the headers and the method: the session and what carried it, where that leaves nothing to decide.
 Find: TypeAlias = Callable[[Any, str], tuple[Any, TransferMethod] | None]
+
+#: Given the request's headers and a refresh token that is not ours: the user, and what ``create`` is given for them; or
+#: None. It may be asynchronous where the sessions are.
+AskOtherIssuer: TypeAlias = Callable[[Incoming, str], Any]
 
 #: Where a request's keep holds its session, and its context.
 SESSION = "fastverify.session"
@@ -189,8 +195,10 @@ class RequestSteps(GatewayContext):
         is_socket: bool = False,
         validators: GeneralValidators = (),
         strict: bool = False,
+        ask_other_issuer: AskOtherIssuer | None = None,
     ) -> None:
         super().__init__(sessions, transport, find, headers, http_method, keep, is_socket)
+        self._ask_other_issuer = ask_other_issuer
         self._validators = validators
         self._strict = strict
         self.sessions = sessions
@@ -224,7 +232,7 @@ class RequestSteps(GatewayContext):
             kind: of the new context, which takes this one's place in the request's keep.
             sessions: whose calls are of that kind.
         """
-        how = self._http_method, self._keep, self._is_socket, self._validators, self._strict
+        how = self._http_method, self._keep, self._is_socket, self._validators, self._strict, self._ask_other_issuer
         other = kind(sessions, self.transport, self._find, self._headers, *how)
         other._incoming, other._outgoing, other.has_queued = self.incoming, self.outgoing, True
         other.error, other.started = self.error, self.started
@@ -304,8 +312,14 @@ class RequestSteps(GatewayContext):
         """``refresh``."""
         self._check_open()
         with self.clearing():
-            token, transfer = self._refresh_token()
-            issued = yield self.sessions.refresh(token, anti_csrf_token=self.incoming.get(b"anti-csrf"))
+            other, ask = self._other_refresh_token(), self._ask_other_issuer
+            if other is not None and ask is not None:
+                transfer = other.transfer
+                bound = self.transport.binds_anti_csrf(transfer)
+                issued = yield self.sessions.exchange(other.token, partial(ask, self.incoming), anti_csrf=bound)
+            else:
+                token, transfer = self._refresh_token()
+                issued = yield self.sessions.refresh(token, anti_csrf_token=self.incoming.get(b"anti-csrf"))
         self.outgoing.refreshed(issued, transfer)
         return self._found(issued.session, transfer)
 
@@ -344,6 +358,11 @@ class RequestSteps(GatewayContext):
         if len(presented) > 1:
             token = self.sessions.newest_refresh_token([token for token, _ in presented])
         return token, transfer
+
+    def _other_refresh_token(self) -> Presented | None:
+        if self._ask_other_issuer is None:
+            return None
+        return self.transport.other_refresh_token(self.incoming, self.sessions.is_refresh_token)
 
     def _former(self) -> Session | None:
         """The session that a sign-in replaces; a token that does not verify says nothing, unless it was a guest's."""
@@ -436,6 +455,11 @@ class RequestSessionSteps:
         """The whole verified claims set."""
         return self.session.claims
 
+    @property
+    def foreign(self) -> bool:
+        """Whether another issuer made it (``Config.also_accept``): the store knows nothing of it."""
+        return self.session.foreign
+
     def get_claim(self, claim: SessionClaim) -> Any:
         """The claim's value in the payload; None: there is none. No I/O."""
         return claim.value_in(self.payload)
@@ -504,6 +528,7 @@ class RequestSessionSteps:
     def get_data_steps(self) -> Steps[Any]:
         """``get_data``."""
         with self._context.clearing():
+            self._check_ours()
             info = yield self._context.sessions.info(self.handle)
             if info is None:
                 raise Unauthorised("the session has ended")
@@ -512,8 +537,13 @@ class RequestSessionSteps:
     def set_data_steps(self, data: Any) -> Steps[None]:
         """``set_data``."""
         with self._context.clearing():
+            self._check_ours()
             if not (yield self._context.sessions.set_data(self.handle, data)):
                 raise Unauthorised("the session has ended")
+
+    def _check_ours(self) -> None:
+        if self.foreign:
+            raise TryRefreshToken("try refresh token: the session is another issuer's, and the store does not know it")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.session!r}>"

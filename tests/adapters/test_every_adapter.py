@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -17,9 +18,19 @@ from blocking_sites import BLOCKING_ANSWERS, BLOCKING_SITES
 from clients import Client, Open
 from django_sites import BLOCKING_DJANGO_SITES, DJANGO_ANSWERS
 from fix_stores import LaunchedServer
+from other_issuer import KEY, OtherIssuer
 from sites import ANSWERS, PLANS, Build, Plans
 
-from fastverify import AsyncSessions, KeySet, PrimitiveClaim, Sessions, StoreUnavailable, TooManyRefreshes, Verifier
+from fastverify import (
+    AsyncSessions,
+    ForeignIssuer,
+    KeySet,
+    PrimitiveClaim,
+    Sessions,
+    StoreUnavailable,
+    TooManyRefreshes,
+    Verifier,
+)
 from fastverify.transport import CORS_HEADERS
 
 TRANSFERS = ["header", "cookie"]
@@ -980,6 +991,133 @@ async def test_a_jwt_is_verified_by_the_served_keys_and_is_no_session(build: Bui
         refused = await client.call("/me", "GET", token=token)
         assert answer(refused) == UNAUTHORISED and touches_no_token(refused)
         assert answer(await client.call("/maybe", "GET", token=token)) == (200, {"user": None})
+
+
+# --- moving in from another issuer ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other() -> OtherIssuer:
+    """Another issuer, which was at this API before us."""
+    return OtherIssuer("http://localhost:8000/auth")
+
+
+ACCEPTED = ForeignIssuer(keys=KeySet([KEY.verifying]), issuer="http://localhost:8000/auth")
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_a_foreign_session_serves_until_the_store_is_needed_and_a_refresh_makes_it_ours(
+    build: Build, open_sessions: Open, other: OtherIssuer, plans: Plans, transfer: str
+) -> None:
+    sessions = await open_sessions(also_accept=ACCEPTED)
+    app = build(sessions, on_foreign_refresh_token=lambda headers, token: other.whose(token))
+    async with Client(app, transfer) as client:
+        access, refresh = other.access_token("4"), other.refresh_token()
+        if transfer == "header":
+            client.access, client.refresh_token = access, refresh
+        else:
+            for name, value, path in (
+                ("sAccessToken", access, "/"),
+                ("sRefreshToken", quote(refresh, safe=""), "/auth/session/refresh"),
+            ):
+                client.cookies.set(name, value, domain="localhost.local", path=path)
+        shown = await client.call("/me", "GET")
+        assert shown.json()["user"] == "user-1" and shown.json()["payload"] == {"plan": "pro"}
+        assert touches_no_token(shown)
+        plans.plan = "pro"
+        for path in ("/strict", "/data", "/merge?patch={}", f"/move?to={transfer}", "/claims?do=fetch"):
+            refused = await client.call(path, "GET" if path in ("/strict", "/data") else "POST")
+            expected = (200,) if path.startswith("/move") else (401,)
+            assert refused.status_code in expected and touches_no_token(refused), path
+        assert answer(await client.call("/data?put=x")) == TRY_REFRESH
+
+        refreshed = await client.refresh()
+        assert answer(refreshed) == (200, {})
+        assert ("set-cookie" in refreshed.headers) is (transfer == "cookie")
+        assert ("st-refresh-token" in refreshed.headers) is (transfer == "header")
+        ours = (await client.call("/me", "GET")).json()
+        assert ours["handle"] != shown.json()["handle"]
+        assert (await client.call("/strict", "GET")).json() == ours
+        assert (await client.call("/data?put=x")).json() == {"data": "x"}
+        assert (await client.refresh()).status_code == 200
+        assert other.asked == [refresh]
+    assert await sessions.handles("user-1") == [ours["handle"]]
+
+
+async def test_a_foreign_session_signs_out_here(build: Build, open_sessions: Open, other: OtherIssuer) -> None:
+    sessions = await open_sessions(also_accept=ACCEPTED)
+    async with Client(build(sessions)) as client:
+        client.access = token = other.access_token()
+        signed_out = await client.call("/auth/signout")
+        assert answer(signed_out) == (200, {"status": "OK"}) and signed_out.headers["front-token"] == "remove"
+        refused = await client.call("/me", "GET", token=token)
+        assert answer(refused) == UNAUTHORISED and clears_all(refused)
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_a_foreign_refresh_token_presented_many_times_at_once_gives_one_session(
+    build: Build, sessions: AsyncSessions, other: OtherIssuer, transfer: str
+) -> None:
+    app = build(sessions, on_foreign_refresh_token=lambda headers, token: other.whose(token))
+    refresh = other.refresh_token()
+
+    async def present(client: Client) -> httpx.Response:
+        if transfer == "header":
+            return await client.call("/auth/session/refresh", token=refresh)
+        return await client.call("/auth/session/refresh", cookie=f"sRefreshToken={quote(refresh, safe='')}")
+
+    async with Client(app, transfer) as client:
+        responses = await asyncio.gather(*(present(client) for _ in range(6)))
+    assert [response.status_code for response in responses] == [200] * 6
+    assert other.asked == [refresh]
+    assert len(await sessions.handles("user-1")) == 1
+    fronts = [json.loads(base64.b64decode(response.headers["front-token"])) for response in responses]
+    assert len({front["up"]["sessionHandle"] for front in fronts}) == 1
+
+
+async def test_a_refresh_token_that_nobody_knows_is_unauthorised(
+    build: Build, sessions: AsyncSessions, other: OtherIssuer
+) -> None:
+    app = build(sessions, on_foreign_refresh_token=lambda headers, token: other.whose(token))
+    async with Client(app) as client:
+        none = await client.call("/auth/session/refresh", token="")
+        assert answer(none) == UNAUTHORISED and clears_all(none) and other.asked == []
+        unknown = await client.call("/auth/session/refresh", token="nobodys.refresh.V2")
+        assert answer(unknown) == UNAUTHORISED and clears_all(unknown) and len(other.asked) == 1
+        await client.login()
+        assert (await client.refresh()).status_code == 200 and len(other.asked) == 1
+        two = f"sRefreshToken={quote(other.refresh_token(), safe='')}; sRefreshToken={quote(other.refresh_token())}"
+        assert answer(await client.call("/auth/session/refresh", token="", cookie=two)) == UNAUTHORISED
+        assert len(other.asked) == 1
+
+
+async def test_the_function_that_is_asked_sees_the_headers_and_a_refresh_by_hand_asks_it_too(
+    build: Build, open_sessions: Open, other: OtherIssuer
+) -> None:
+    sessions = await open_sessions(anti_csrf="VIA_TOKEN")
+    seen = []
+
+    def whose(headers: Any, token: str) -> Any:
+        seen.append(headers.get(b"anti-csrf"))
+        return other.whose(token)
+
+    async with Client(build(sessions, on_foreign_refresh_token=whose), "cookie") as client:
+        cookie = f"sRefreshToken={quote(other.refresh_token(), safe='')}"
+        refreshed = await client.call("/own-refresh", cookie=cookie, anti_csrf="of the other issuer")
+        assert refreshed.status_code == 200
+        assert seen == ["of the other issuer"]
+        assert refreshed.headers["anti-csrf"] == client.anti_csrf
+        foreign_page = await client.call(
+            "/own-refresh", cookie=cookie, origin="http://evil.example", sec_fetch_site="cross-site"
+        )
+        assert foreign_page.status_code == 401 and touches_no_token(foreign_page) and len(seen) == 1
+
+
+async def test_without_such_a_function_a_foreign_refresh_token_is_none(
+    build: Build, sessions: AsyncSessions, other: OtherIssuer
+) -> None:
+    async with Client(build(sessions)) as client:
+        assert answer(await client.call("/auth/session/refresh", token=other.refresh_token())) == UNAUTHORISED
 
 
 # --- public documents -----------------------------------------------------------------------------------------------
