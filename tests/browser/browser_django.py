@@ -20,8 +20,8 @@ from fastverify.adapters.django import FastVerify, session_required
 fv = FastVerify()
 
 
-def django_application(sessions: Sessions, parts: Parts, website: str, cors: str | None) -> Any:
-    """The application, and CORS middleware for one website above or below our own."""
+def django_application(sessions: Sessions, parts: Parts, websites: list[str], cors: str | None) -> Any:
+    """The application, and CORS middleware for websites above or below our own."""
     ours = MIDDLEWARE.index(OURS)
     place = {"before": ours, "after": ours + 1}.get(cors or "")
     chain = list(MIDDLEWARE)
@@ -33,19 +33,19 @@ def django_application(sessions: Sessions, parts: Parts, website: str, cors: str
         [*_pages(parts), *_routes(parts)],
         chain,
         raising=lambda handler: handler,  # as on a server, where an error is a 500
-        SITE_WEBSITE=website,
+        SITE_WEBSITES=websites,
     )
 
 
 class AllowSite(CorsMiddleware):  # type: ignore[misc]  # it has no types
-    """django-cors-headers for the one website of the site that is being made; its settings are the process's."""
+    """django-cors-headers for the websites of the site that is being made; its settings are the process's."""
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         super().__init__(get_response)
-        self._website = settings.SITE_WEBSITE
+        self._websites = settings.SITE_WEBSITES
 
     def origin_found_in_white_lists(self, origin: str, url: Any) -> bool:
-        return origin == self._website
+        return origin in self._websites
 
 
 def _pages(parts: Parts) -> list[Any]:
@@ -73,6 +73,12 @@ def _routes(parts: Parts) -> list[Any]:
     def sign_in_for_now(request: Any, user: str) -> Any:
         fv.sign_in(request, user, payload={"plan": "pro"}, remember=False)
         return JsonResponse({"welcome": user})
+
+    def begin_as_guest(request: Any, item: str) -> Any:
+        return JsonResponse(fv.sign_in_guest(request, {"cart": [item]}).user_id, safe=False)
+
+    def cart(session: Any) -> Any:
+        return {"user": session.user_id, "guest": session.is_guest, "cart": session.payload["cart"]}
 
     def me(session: Any) -> Any:
         return {"user": session.user_id, "handle": session.handle, "plan": session.payload["plan"]}
@@ -113,6 +119,8 @@ def _routes(parts: Parts) -> list[Any]:
     return [
         path("signin/<user>", csrf_exempt(sign_in)),
         path("signin-for-now/<user>", csrf_exempt(sign_in_for_now)),
+        path("guest/<item>", csrf_exempt(begin_as_guest)),
+        path("cart", _with_session(cart)),
         path("me", _with_session(me)),
         path("plan/<plan>", _with_session(change_plan)),
         path("gold", _with_session(show, validators=GOLD)),

@@ -14,24 +14,24 @@ from fastverify.adapters.fastapi import FastVerify, RequestSession
 from fastverify.transport import cors_headers
 
 
-def fastapi_application(sessions: AsyncSessions, parts: Parts, website: str, cors: str | None) -> FastAPI:
-    """The application, and CORS middleware for one website installed before or after our own."""
+def fastapi_application(sessions: AsyncSessions, parts: Parts, websites: list[str], cors: str | None) -> FastAPI:
+    """The application, and CORS middleware for websites installed before or after our own."""
     app = FastAPI()
     fv = FastVerify(sessions)
     if cors == "before":
-        _allow(app, website)
+        _allow(app, websites)
     fv.install(app)
     if cors == "after":
-        _allow(app, website)
+        _allow(app, websites)
     _add_pages(app, fv, parts)
     _add_routes(app, fv, parts)
     return app
 
 
-def _allow(app: FastAPI, website: str) -> None:
+def _allow(app: FastAPI, websites: list[str]) -> None:
     app.add_middleware(
         CORSMiddleware,
-        allow_origins=[website],
+        allow_origins=websites,
         allow_credentials=True,
         allow_methods=["*"],
         allow_headers=cors_headers(),
@@ -76,6 +76,14 @@ def _add_routes(app: FastAPI, fv: FastVerify, parts: Parts) -> None:
     async def sign_in_for_now(request: Request, user: str) -> dict[str, str]:
         await fv.sign_in(request, user, payload={"plan": "pro"}, remember=False)
         return {"welcome": user}
+
+    @app.post("/guest/{item}")
+    async def begin_as_guest(request: Request, item: str) -> str:
+        return (await fv.sign_in_guest(request, payload={"cart": [item]})).user_id
+
+    @app.get("/cart")
+    async def cart(session: Signed) -> dict[str, Any]:
+        return {"user": session.user_id, "guest": session.is_guest, "cart": session.payload["cart"]}
 
     @app.get("/me")
     async def me(session: Signed) -> dict[str, Any]:

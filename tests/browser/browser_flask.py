@@ -12,22 +12,22 @@ from fastverify import Sessions, TryRefreshToken, Unauthorised
 from fastverify.adapters.flask import FastVerify, cors_headers, current_session, session_required
 
 
-def flask_application(sessions: Sessions, parts: Parts, website: str, cors: str | None) -> Flask:
-    """The application, and Flask-CORS for one website set up before or after our own."""
+def flask_application(sessions: Sessions, parts: Parts, websites: list[str], cors: str | None) -> Flask:
+    """The application, and Flask-CORS for websites set up before or after our own."""
     app = Flask(__name__)
     fv = FastVerify(sessions)
     if cors == "before":
-        _allow(app, website)
+        _allow(app, websites)
     fv.init_app(app)
     if cors == "after":
-        _allow(app, website)
+        _allow(app, websites)
     _add_pages(app, fv, parts)
     _add_routes(app, fv, parts)
     return app
 
 
-def _allow(app: Flask, website: str) -> None:
-    CORS(app, origins=[website], supports_credentials=True, allow_headers=cors_headers())
+def _allow(app: Flask, websites: list[str]) -> None:
+    CORS(app, origins=websites, supports_credentials=True, allow_headers=cors_headers())
 
 
 def _add_pages(app: Flask, fv: FastVerify, parts: Parts) -> None:
@@ -66,6 +66,16 @@ def _add_routes(app: Flask, fv: FastVerify, parts: Parts) -> None:
     def sign_in_for_now(user: str) -> Any:
         fv.sign_in(user, payload={"plan": "pro"}, remember=False)
         return {"welcome": user}
+
+    @app.post("/guest/<item>")
+    def begin_as_guest(item: str) -> Any:
+        return jsonify(fv.sign_in_guest({"cart": [item]}).user_id)
+
+    @app.get("/cart")
+    @session_required()
+    def cart() -> Any:
+        session = current_session
+        return {"user": session.user_id, "guest": session.is_guest, "cart": session.payload["cart"]}
 
     @app.get("/me")
     @session_required()

@@ -5,6 +5,7 @@
     GET  /  /client.js  /web-js.js      a page with the web client on it
     GET  /public                        for anybody
     POST /signin/<user>                 and /signin-for-now/<user>, which forgets when the browser is closed
+    POST /guest/<item>                  starts a guest's session with something in its cart; GET /cart shows it
     GET  /me                            who it is
     POST /plan/<plan>                   changes the payload
     GET  /gold  /vip                    only with such claims; POST /promotion  /admission  gives them

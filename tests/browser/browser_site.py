@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Site:
         host: its name; every name of ``*.fastverify.test`` leads here in the browser.
         website: the origin of the page that calls it, where that is another one; ``cors`` then says whether CORS
             middleware is installed "before" or "after" ours.
+        more_websites: origins that CORS admits beside it.
         certificate: serve over https.
     """
 
@@ -51,10 +52,12 @@ class Site:
         host: str = "localhost",
         website: str | None = None,
         cors: str | None = None,
+        more_websites: Sequence[str] = (),
         certificate: Path | None = None,
     ) -> None:
         self.store, self.prefix, self.framework = store, prefix, framework
         self.host, self.website, self.cors, self.certificate = host, website, cors, certificate
+        self.more_websites = more_websites
         self.log: list[Exchange] = []
         self.parts = Parts(scripts)
         self.port = 0
@@ -89,17 +92,17 @@ class Site:
         """Serve, on the same port and store as before if it ran before."""
         listener = self._running.enter_context(socket.create_server(("127.0.0.1", self.port)))
         self.port = listener.getsockname()[1]
-        website = self.website or self.origin
-        given = {"api_domain": self.origin, "website_domain": website, "secret": bytes(range(32))} | settings
+        websites = [self.website or self.origin, *self.more_websites]
+        given = {"api_domain": self.origin, "website_domain": websites[0], "secret": bytes(range(32))} | settings
         config = Config(key_prefix=self.prefix, **given)
         self.sessions = await self._running.enter_async_context(AsyncSessions.connect(self.store, config))
         if self.framework in BLOCKING:
             self._blocking = blocking = await asyncio.to_thread(Sessions.connect, self.store, config)
             self._running.push_async_callback(asyncio.to_thread, blocking.close)
-            app = BLOCKING[self.framework](blocking, self.parts, website, self.cors)
+            app = BLOCKING[self.framework](blocking, self.parts, websites, self.cors)
             server = wsgi_server(WsgiWire(app, self.log), listener, self.certificate)
         else:
-            app = fastapi_application(self.sessions, self.parts, website, self.cors)
+            app = fastapi_application(self.sessions, self.parts, websites, self.cors)
             server = asgi_server(Wire(app, self.log), listener, self.certificate)
         await self._running.enter_async_context(server)
 

@@ -29,7 +29,7 @@ CHROMIUM_ARGS = [
     "--host-resolver-rules=MAP *.fastverify.test 127.0.0.1",
 ]
 #: What a Site takes; the rest is Config's.
-SITE_OPTIONS = {"framework", "host", "website", "cors", "certificate"}
+SITE_OPTIONS = {"framework", "host", "website", "more_websites", "cors", "certificate"}
 
 
 @pytest.fixture(scope="session")

@@ -182,3 +182,23 @@ async def test_a_slow_reply_of_a_session_that_was_revoked_meanwhile_has_the_page
     assert [refresh.status for refresh in site.refreshes[already:]] == [401]
     assert await tab.tokens() == {} and not await tab.signed_in()
     assert "SESSION_LOST" in await tab.events()
+
+
+@pytest.mark.parametrize("mode", ["cookie", "header"])
+async def test_a_guest_who_signs_in_keeps_the_cart(serve: Serve, open_tab: OpenTab, framework: str, mode: str) -> None:
+    site = await serve(framework=framework)
+    tab = await open_tab(site, mode=mode)
+    guest = (await tab.call("/guest/tea", "POST"))[1]
+    assert guest.startswith("guest-") and guest == await tab.page.evaluate("supertokens.getUserId()")
+    assert await tab.call("/cart") == (200, {"user": guest, "guest": True, "cart": ["tea"]})
+    assert await tab.refresh()
+    before = await tab.tokens()
+
+    await tab.sign_in("ann")
+    assert await tab.call("/cart") == (200, {"user": "ann", "guest": False, "cart": ["tea"]})
+    payload = await tab.payload()
+    assert (payload["cart"], payload["plan"]) == (["tea"], "pro")
+    after = await tab.tokens()
+    assert before.keys() == after.keys() and not set(before.values()) & set(after.values())
+    assert await site.sessions.handles(guest) == []
+    assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
