@@ -536,6 +536,10 @@ class Transport(Rules):
         """A ``Set-Cookie`` value that removes a cookie: same name, path and domain (2.3)."""
         return self._cookie(name, "", self._place(name), website, _LONG_AGO)
 
+    def expired_at_root(self, name: str, website: Website) -> bytes:
+        """A ``Set-Cookie`` value that removes a cookie of this name with the path ``/``."""
+        return self._cookie(name, "", self._place(name)._replace(path="/"), website, _LONG_AGO)
+
     def expired_twins(self, name: str, website: Website) -> list[bytes]:
         """``Set-Cookie`` values that remove cookies of this name wherever else they can be."""
         own = self._place(name)
@@ -680,6 +684,19 @@ class Outgoing:
             self._expire_twins()
         self._expire_legacy()
         self._issue(issued, transfer, cookies)
+
+    def exchanged(self, issued: Issued, transfer: TransferMethod) -> None:
+        """A refresh token of another issuer has become a session of ours, whose tokens go as that one came.
+
+        Others keep their refresh cookie at ``/``, from where it would come along with ours for ever.
+
+        Raises:
+            ConfigError: as ``created``.
+        """
+        name = self._transport.refresh_cookie_name
+        if transfer == "cookie":
+            self._cookies[name, -1] = self._transport.expired_at_root(name, self._website)
+        self.refreshed(issued, transfer)
 
     def reissued(self, issued: Issued, transfer: TransferMethod) -> None:
         """A new access token for the same session, its payload having changed (3.4).

@@ -317,10 +317,11 @@ class RequestSteps(GatewayContext):
                 transfer = other.transfer
                 bound = self.transport.binds_anti_csrf(transfer)
                 issued = yield self.sessions.exchange(other.token, partial(ask, self.incoming), anti_csrf=bound)
+                self.outgoing.exchanged(issued, transfer)
             else:
                 token, transfer = self._refresh_token()
                 issued = yield self.sessions.refresh(token, anti_csrf_token=self.incoming.get(b"anti-csrf"))
-        self.outgoing.refreshed(issued, transfer)
+                self.outgoing.refreshed(issued, transfer)
         return self._found(issued.session, transfer)
 
     def sign_out_steps(self) -> Steps[None]:

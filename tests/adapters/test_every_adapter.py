@@ -1035,6 +1035,10 @@ async def test_a_foreign_session_serves_until_the_store_is_needed_and_a_refresh_
         assert answer(refreshed) == (200, {})
         assert ("set-cookie" in refreshed.headers) is (transfer == "cookie")
         assert ("st-refresh-token" in refreshed.headers) is (transfer == "header")
+        refresh_cookies = [c for c in refreshed.headers.get_list("set-cookie") if c.startswith("sRefreshToken=")]
+        paths = [next(part for part in cookie.split("; ") if part.startswith("Path=")) for cookie in refresh_cookies]
+        assert paths == (["Path=/", "Path=/auth/session/refresh"] if transfer == "cookie" else [])
+        assert not refresh_cookies or refresh_cookies[0].startswith("sRefreshToken=;")
         ours = (await client.call("/me", "GET")).json()
         assert ours["handle"] != shown.json()["handle"]
         assert (await client.call("/strict", "GET")).json() == ours
