@@ -41,6 +41,7 @@ from .session_claims import (
     SessionClaimValidator,
     authenticated_within,
     not_guest,
+    not_impersonated,
 )
 from .verifier import SessionVerifier
 
@@ -90,5 +91,6 @@ __all__ = [
     "Verifier",
     "authenticated_within",
     "not_guest",
+    "not_impersonated",
     "openssl_info",
 ]

@@ -175,7 +175,7 @@ class Authority:
             raise StoreUnavailable("this process's clock is far ahead of the store's, to which the session lives")
         csrf = anti_csrf_token(record.secret) if record.anti_csrf else None
         payload = {
-            **record.payload,
+            **record.stated,
             "sub": record.user_id,
             "exp": expires_at,
             "iat": iat,
@@ -192,7 +192,7 @@ class Authority:
     def reissue(self, session: Session, record: Record, moment: Moment) -> Issued:
         """Another access token for the same refresh token, with the record's present payload and the same expiry."""
         default = {name: session.claims[name] for name in session.claims if name not in session.payload}
-        payload = {**record.payload, **default, "iat": moment.issued_at}
+        payload = {**record.stated, **default, "iat": moment.issued_at}
         return self._issued(payload, record, "", False, session.claims["antiCsrfToken"], moment.now)
 
     def _issued(

@@ -39,7 +39,7 @@ class Event:
     user_id: str | None = None
     tenant: str | None = None
     #: How it came about: of a revocation ``signed_out``, ``revoked``, ``revoke_user``, ``replaced``, ``limit``,
-    #: ``tenant``, ``all``, or what the application has said.
+    #: ``tenant``, ``all``, ``returned``, ``actor``, or what the application has said.
     why: str | None = None
     #: The user who acted, where it is another than ``user_id``.
     actor: str | None = None

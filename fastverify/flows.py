@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from .authority import KEY_ENTRY_LIFE, Authority, Moment
 from .entries import everything_entry, key_entry, session_entry, tenant_entry, token_entry
 from .errors import (
+    ClaimValidationFailed,
     InvalidClaim,
     StoreUnavailable,
     TokenTheftDetected,
@@ -27,8 +28,9 @@ from .errors import (
 from .events import Event, EventBatch, EventName, StreamPart, check_why, merged, places_of
 from .key_ring import RingKey
 from .placement import Placement, root_tag
-from .records import Record, json_object, json_value, member_field, pack
+from .records import Actor, Record, json_object, json_value, member_field, pack
 from .session import (
+    ACT,
     DEFAULT_TENANT,
     Issued,
     Session,
@@ -62,6 +64,9 @@ MAX_REDELIVERIES = 64
 #: Handles that one script call ends at most.
 _BATCH = 500
 _NONCE_BYTES = 16
+#: The longest that anybody may act as another user without saying so again, in seconds.
+LONGEST_IMPERSONATION = 86_400
+_MAX_REASON = 200
 #: For so long a promotion is remembered after the guest's session has ended (ms): a sign-in may be sent again.
 _HEIR_MS = 600_000
 #: Events that one call returns at most.
@@ -128,10 +133,12 @@ def create(
     anti_csrf: bool = False,
     remember: bool = True,
     handle: bytes | None = None,
+    actor: Actor | None = None,
 ) -> Flow[Outcome[Issued]]:
     """Start a session; see ``Sessions.create``.
 
-    ``handle``: not one of its own, but one in the user's shard that other calls may have been given too.
+    ``handle``: not one of its own, but one in the user's shard that other calls may have been given too. ``actor``: who
+    acts as the user by it; it then ends none of the user's own sessions, however many there may be.
 
     Raises:
         AlreadyThere: another call was first.
@@ -164,6 +171,7 @@ def create(
         device=json_object("device", device),
         data=json_value("data", data),
         remember=remember,
+        actor=actor,
     )
     # Tokens first: a payload that cannot be signed leaves nothing behind in the store.
     refresh_token = encode_refresh_token(keys, draft.secret, draft.handle, 0)
@@ -175,6 +183,9 @@ def create(
     fields += ["key", keys.key_id, "csrf", int(anti_csrf), "device", pack(draft.device), "data", pack(draft.data)]
     if not remember:
         fields += ["remember", 0]
+    if actor is not None:
+        fields += ["actor", actor.handle, "actor_user", actor.user_id, "actor_g", actor.generation]
+    most = config.max_sessions_per_user or 0 if actor is None else 0
     for member, value in draft.payload.items():
         fields += [member_field(member), pack(value)]
     name = uuid_text(draft.handle)
@@ -183,7 +194,7 @@ def create(
         authority.placement.tag(shard),
         (
             *(name, user_id, tenant, idle * 1000, absolute * 1000, authority.debounce_ms),
-            *(config.max_sessions_per_user or 0, uuid_text(old) if old is not None and in_same_step else ""),
+            *(most, uuid_text(old) if old is not None and in_same_step else ""),
             *(authority.entry_life, random(_NONCE_BYTES), authority.events_kept, *fields),
         ),
         durable=True,
@@ -286,6 +297,116 @@ def promote(
     return Outcome(issued, ended.entries, ended.life, ended.written, ended.events)
 
 
+def impersonate(
+    authority: Authority,
+    session: Session,
+    user_id: str,
+    *,
+    now: float,
+    random: Random,
+    lifetime: int,
+    reason: str,
+    **options: Any,
+) -> Flow[Outcome[Issued]]:
+    """Start a session by which this one's user acts as another; see ``Sessions.impersonate``."""
+    if session.actor is not None or session.is_guest:
+        why = "a guest" if session.is_guest else "acts as another user already"
+        raise ClaimValidationFailed([{"id": ACT, "reason": {"message": why}}])
+    _check_ours(session)
+    _check_id("user_id", user_id)
+    check_user(user_id)
+    if not isinstance(lifetime, int) or isinstance(lifetime, bool) or not 1 <= lifetime <= LONGEST_IMPERSONATION:
+        raise ValueError(f"lifetime must be a whole number of seconds from 1 to {LONGEST_IMPERSONATION}")
+    if not isinstance(reason, str) or len(reason) > _MAX_REASON or not reason.isprintable():
+        raise ValueError(f"reason must be a printable str of at most {_MAX_REASON} characters")
+    raw, handle = handle_bytes(session.handle), authority.placement.handle(user_id, random(16))
+    name = uuid_text(raw)
+    # First where the actor's session is: from then on whatever ends that ends this too.
+    args = (name, uuid_text(handle), lifetime * 1000, authority.debounce_ms)
+    reply = _same((yield Call("impersonate", authority.tag_of_handle(raw), args)), name)
+    verdict, store_now, *rest = reply[1:]
+    match verdict:
+        case b"OK":
+            generation, left = int(rest[0]), int(rest[1]) // 1000
+        case b"HOLD":
+            raise StoreUnavailable("the primary is new", retry_after=int(rest[0]) // 1000 + 1)
+        case b"OLD":
+            raise TryRefreshToken("the primary is new to this session")
+        case _:
+            raise Unauthorised("the session has ended")
+    outcome = yield from create(
+        authority,
+        user_id,
+        now=now,
+        random=random,
+        handle=handle,
+        actor=Actor(session.handle, session.user_id, generation),
+        lifetime=max(1, min(lifetime, left, authority.config.absolute_lifetime)),
+        **options,
+    )
+    made = outcome.value.session
+    _audit.warning(
+        "impersonation started: %r acts as %r, reason %r; session=%s by=%s",
+        *(session.user_id, user_id, reason, _short(uuid_text(handle)), _short(name)),
+    )
+    event = _acting("impersonation_started", store_now, made, session.user_id, {"reason": reason} if reason else {})
+    return replace(outcome, unwritten=(event,))
+
+
+def stop_impersonating(
+    authority: Authority, session: Session, *, now: float, random: Random, anti_csrf: bool | None
+) -> Flow[Outcome[Issued]]:
+    """End a session by which somebody acts as another user, and return to their own; see ``Sessions``.
+
+    It is written down which session follows, as for ``promote``: so a second call, and one whose first reply was lost,
+    comes back too, for as long as messages live.
+    """
+    if session.actor is None or session.foreign:
+        raise ClaimValidationFailed([{"id": ACT, "reason": {"message": "acts as nobody else"}}])
+    raw = handle_bytes(session.handle)
+    record = yield from _read(authority, session.handle)
+    actor = None if record is None else record.actor
+    if record is not None and actor is None:  # an ``act`` of the application's own, of before it meant anything
+        raise ClaimValidationFailed([{"id": ACT, "reason": {"message": "acts as nobody else"}}])
+    name, keep = uuid_text(raw), authority.config.exchange_seconds * 1000
+    memo = (name, session.actor, "" if actor is None else actor.handle, keep)
+    reply = _same((yield Call("promote", authority.tag_of_handle(raw), memo)), name)
+    if len(reply) == 2 or not reply[2]:
+        raise Unauthorised("the session has ended")
+    own = handle_bytes(reply[2].decode())
+    args = (uuid_text(own), name, -1 if actor is None else actor.generation, authority.debounce_ms, MAX_REDELIVERIES)
+    bound: tuple[int | str, ...] = (authority.entry_life, "" if anti_csrf is None else int(anti_csrf))
+    reply = _same((yield Call("come_back", authority.tag_of_handle(own), (*args, *bound))), uuid_text(own))
+    verdict, store_now, *rest = reply[1:]
+    if verdict == b"HOLD":
+        raise StoreUnavailable("the primary is new", retry_after=int(rest[0]) // 1000 + 1)
+    if verdict == b"BUSY":
+        _audit.warning("refresh token redelivered more than %d times; session=%s", MAX_REDELIVERIES, _short(name))
+        raise TooManyRefreshes(retry_after=authority.debounce_ms // 1000)
+    # Only now: until the reply to this call is on its way, the call can be made again.
+    ended = yield from _end(authority, (raw,), random, "returned")
+    if verdict != b"AGAIN":
+        raise Unauthorised("the session of who acted as this user has ended")
+    issued = _current(authority, own, rest, Moment(now, store_now, rest[0]))
+    _audit.warning("impersonation stopped: %r acted as %r; session=%s", session.actor, session.user_id, _short(name))
+    # Told by the call that has ended it, and not again by one that repeats it.
+    event = _acting("impersonation_stopped", store_now, session, session.actor, {})
+    unwritten = (event,) if ended.value else ()
+    return Outcome(issued, ended.entries, ended.life, ended.written, ended.events, unwritten)
+
+
+def _acting(name: EventName, at: int, session: Session, actor: str, extra: Mapping[str, Any]) -> Event:
+    return Event(
+        name=name,
+        at=at,
+        handle=session.handle,
+        user_id=session.user_id,
+        tenant=session.tenant,
+        actor=actor,
+        extra=extra,
+    )
+
+
 def refresh(
     authority: Authority, refresh_token: str, *, now: float, random: Random, anti_csrf: str | None = None
 ) -> Flow[Outcome[Issued]]:
@@ -295,7 +416,7 @@ def refresh(
         raise Unauthorised("not a refresh token of this service")
     handle, tag = uuid_text(token.handle), authority.tag_of_handle(token.handle)
     reply = _same((yield Call("peek", tag, (handle,))), handle)
-    at, secret, bound = int(reply[1]), reply[2], reply[3] == b"1"
+    at, secret, bound, actor = int(reply[1]), reply[2], reply[3] == b"1", reply[4].decode()
     if not secret:
         raise Unauthorised("the session has ended")
     if not token.belongs_to(secret):
@@ -305,6 +426,9 @@ def refresh(
         raise Unauthorised("not a refresh token of this session")
     if bound and not same_text(anti_csrf, anti_csrf_token(secret)):
         raise Unauthorised("the anti-CSRF token is missing or not this session's")
+    if actor and not (yield from _accompany(authority, actor)):
+        yield from _end(authority, (token.handle,), random, "actor")
+        raise Unauthorised("the session of who acted as this user has ended")
 
     window = authority.config.exchange_seconds * 1000
     reply = yield Call(
@@ -355,7 +479,7 @@ def recheck(authority: Authority, session: Session, *, now: float) -> Flow[Issue
     """As ``verify_strict``; and where the payload has changed since, an access token that shows it."""
     store_now, mark, *fields = yield from _vouched(authority, session)
     record = Record.read(handle_bytes(session.handle), fields)
-    if record.payload == dict(session.payload) or session.expires_at <= now:
+    if record.stated == dict(session.payload) or session.expires_at <= now:
         return None
     return authority.reissue(session, record, Moment(now, store_now, mark))
 
@@ -557,11 +681,7 @@ def _hand_out(authority: Authority, raw: bytes, generation: int, now: float, ant
     verdict, store_now, *rest = reply[1:]
     match verdict:
         case b"AGAIN":
-            record, moment = Record.read(raw, rest[1:]), Moment(now, store_now, rest[0])
-            token = encode_refresh_token(
-                authority.keys_named(record.key_id), record.secret, record.handle, record.generation
-            )
-            return authority.issue(record, token, moment, changed=True)
+            return _current(authority, raw, rest, Moment(now, store_now, rest[0]))
         case b"BUSY":
             _audit.warning("refresh token redelivered more than %d times; session=%s", MAX_REDELIVERIES, _short(handle))
             raise TooManyRefreshes(retry_after=authority.debounce_ms // 1000)
@@ -613,6 +733,13 @@ def _first_tokens(authority: Authority, handle: str, now: float) -> Flow[Issued]
         raise Unauthorised("this refresh token has been exchanged", clear_tokens=False)
     token = encode_refresh_token(authority.keys_named(record.key_id), record.secret, raw, 0)
     return authority.issue(record, token, Moment(now, *rest[:2]), changed=True)
+
+
+def _current(authority: Authority, raw: bytes, rest: list[Any], moment: Moment) -> Issued:
+    """The tokens of the current generation, of what a script replies behind the time."""
+    record = Record.read(raw, rest[1:])
+    token = encode_refresh_token(authority.keys_named(record.key_id), record.secret, record.handle, record.generation)
+    return authority.issue(record, token, moment, changed=True)
 
 
 def confirm(placement: Placement, seen: Mapping[bytes, int]) -> Flow[None]:
@@ -775,7 +902,7 @@ def _merge(
         if record is None:
             return None
         # Before anything is written: a payload that cannot be signed would lock the client out of refreshing.
-        kept = {name: value for name, value in record.payload.items() if name not in deletes}
+        kept = {name: value for name, value in record.stated.items() if name not in deletes}
         authority.check_payload(record, {**kept, **sets}, now)
         reply = yield from _update(authority, record.handle, fields, gone, record.revision)
         if reply[2:] != [b"CHANGED"]:  # by another merge, which may have taken the room
@@ -795,7 +922,18 @@ def _vouched(authority: Authority, session: Session) -> Flow[list[Any]]:
     reply = _same((yield Call("strict", authority.tag_of_handle(raw), (handle,))), handle)
     if reply[1] != 1:
         raise Unauthorised("the session has ended")
-    return reply[2:]
+    fields: list[Any] = reply[2:]
+    actor = dict(zip(fields[2::2], fields[3::2], strict=True)).get(b"actor")
+    if actor is not None and not (yield from _accompany(authority, actor.decode())):
+        raise Unauthorised("the session of who acted as this user has ended")
+    return fields
+
+
+def _accompany(authority: Authority, actor: str) -> Flow[bool]:
+    """Whether the session lives by which somebody acts as another user; it counts as used."""
+    raw = handle_bytes(actor)
+    reply = _same((yield Call("accompany", authority.tag_of_handle(raw), (uuid_text(raw),))), uuid_text(raw))
+    return bool(reply[1])
 
 
 def _same(reply: list[Any], asked: str | bytes) -> list[Any]:

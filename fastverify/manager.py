@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict, TypeVar, Unpack, cast
 
 from . import flows
 from ._core import parse_unverified
@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 #: Seconds to wait for keys and revocations at the start, unless told otherwise.
 WAIT = 10.0
+#: Seconds for which a user acts as another one, unless told otherwise.
+IMPERSONATION = 3600
 
 _log = logging.getLogger("fastverify.events")
 
@@ -80,6 +82,25 @@ class GuestOptions(_Options, total=False):
     previous: str | None
 
 
+class ImpersonateOptions(TypedDict, total=False):
+    """What ``impersonate`` takes besides the session and the user id."""
+
+    #: Seconds that it lasts, however busy it is; at most a day, by default an hour.
+    lifetime: int
+    #: Why, for the audit log and the event; a printable line of at most 200 characters.
+    reason: str
+    #: As in ``CreateOptions``; ``act`` says who acts, whatever is given.
+    payload: Mapping[str, Any] | None
+    data: Any
+    tenant: str
+    login_id: str | None
+    device: Mapping[str, Any] | None
+    idle_timeout: int | None
+    anti_csrf: bool
+    remember: bool
+    claims: Iterable[SessionClaim]
+
+
 class PromoteOptions(_Options, total=False):
     """What ``promote`` takes besides the guest's session and the user id."""
 
@@ -98,6 +119,19 @@ class CreateOptions(PromoteOptions, total=False):
 
     #: Handle of a session to end in the same call: the one that the client had before.
     previous: str | None
+
+
+class _Impersonation(NamedTuple):
+    """How long, and why."""
+
+    lifetime: int
+    reason: str
+
+    @classmethod
+    def taken_from(cls, options: ImpersonateOptions) -> tuple[_Impersonation, PromoteOptions]:
+        """These, and the options of a session that are left."""
+        how = cls(options.pop("lifetime", IMPERSONATION), options.pop("reason", ""))
+        return how, cast(PromoteOptions, options)
 
 
 class _Verifying:
@@ -172,20 +206,29 @@ class _Verifying:
         Returns:
             None for a token that serves, and for one that never did, is not a guest's, or is refused by itself.
         """
+        session = self._lapsed(access_token, expired=True)
+        return session if session is not None and session.is_guest else None
+
+    def left_impersonation(self, access_token: str | bytes) -> Session | None:
+        """As ``lapsed_guest``: an impersonating session that has ended, for ``stop_impersonating``. No I/O."""
+        session = self._lapsed(access_token, expired=False)
+        return session if session is not None and session.actor is not None else None
+
+    def _lapsed(self, access_token: str | bytes, *, expired: bool) -> Session | None:
         gateway = self._gateway
         try:
             gateway.view(access_token)
             return None
         except FastVerifyError as error:
-            lapsed = isinstance(error, ExpiredToken) or (isinstance(error, RevokedToken) and error.kind == "session")
-            if not lapsed:
+            ended = isinstance(error, RevokedToken) and error.kind == "session"
+            if not ended and not (expired and isinstance(error, ExpiredToken)):
                 return None
         try:
             gateway.check_signature(access_token)
             session = Session.from_claims(parse_unverified(access_token))
         except FastVerifyError:
             return None
-        return session if session.is_guest and session.claims.issuer == self.config.issuer else None
+        return session if session.claims.issuer == self.config.issuer else None
 
     def is_refresh_token(self, text: str) -> bool:
         """Whether this service has made a refresh token; not whether its session lives. No I/O."""
@@ -225,6 +268,21 @@ class _Verifying:
         gateway = self._gateway
         now, random = gateway._clock(), gateway._random
         flow = flows.promote(gateway.authority, guest, user_id, now=now, random=random, **options)
+        return gateway.applying(flow, happened)
+
+    def _impersonate(
+        self, session: Session, user_id: str, how: _Impersonation, options: _FlowOptions, happened: Happened
+    ) -> Flow[Issued]:
+        gateway = self._gateway
+        now, random = gateway._clock(), gateway._random
+        given: dict[str, Any] = {**options, **how._asdict()}
+        flow = flows.impersonate(gateway.authority, session, user_id, now=now, random=random, **given)
+        return gateway.applying(flow, happened)
+
+    def _stop_impersonating(self, session: Session, anti_csrf: bool | None, happened: Happened) -> Flow[Issued]:
+        gateway = self._gateway
+        now, random = gateway._clock(), gateway._random
+        flow = flows.stop_impersonating(gateway.authority, session, now=now, random=random, anti_csrf=anti_csrf)
         return gateway.applying(flow, happened)
 
     def _new_guest(self, payload: Mapping[str, Any] | None, options: GuestOptions) -> tuple[str, PromoteOptions]:
@@ -383,6 +441,46 @@ class Sessions(_Verifying):
         options.setdefault("tenant", guest_session.tenant)
         complete = run(self._built(user_id, options))
         return self._act(lambda happened: self._promote(guest_session, user_id, complete, happened))
+
+    def impersonate(self, session: Session, user_id: str, **options: Unpack[ImpersonateOptions]) -> Issued:
+        """Let the user of a session act as another one, for a time, in a session of that other user.
+
+        Its payload says who acts, ``"act": {"sub": ...}`` (RFC 8693 section 4.1), and nothing else can. The actor's own
+        session stays, and waits for ``stop_impersonating``; when it ends, so does this one: access tokens are refused
+        as those of the actor's session are, and the refresh token at its next use. Who may do this is your decision.
+
+        Args:
+            session: the actor's, as verified.
+            user_id: whom to act as.
+            options: as in ``ImpersonateOptions``.
+
+        Raises:
+            ClaimValidationFailed: the session acts as somebody already, or is a guest's.
+            Unauthorised: the actor's session has ended.
+            TryRefreshToken: a failover was a moment ago; let the client refresh, and ask again.
+            ValueError, StoreUnavailable: as ``create``.
+        """
+        how, given = _Impersonation.taken_from(options)
+        complete = run(self._built(user_id, given))
+        return self._act(lambda happened: self._impersonate(session, user_id, how, complete, happened))
+
+    def stop_impersonating(self, session: Session, *, anti_csrf: bool | None = None) -> Issued:
+        """End a session that ``impersonate`` has started, and hand out the tokens of the actor's own.
+
+        Whoever holds its access token becomes the actor by this: it is worth as much as the actor's. Safe to repeat
+        for ``Config.exchange_seconds``.
+
+        Args:
+            session: as verified, or as ``left_impersonation`` returns it.
+            anti_csrf: whether the actor's session is to be bound to an anti-CSRF token from now on; None: as it is.
+
+        Raises:
+            ClaimValidationFailed: nobody acts as another user by this session.
+            Unauthorised: it has ended, or the actor's own has; then this one ends too.
+            TooManyRefreshes: too often in a short time.
+            StoreUnavailable: the same call is safe to repeat.
+        """
+        return self._act(lambda happened: self._stop_impersonating(session, anti_csrf, happened))
 
     def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """Exchange a refresh token (rotation.md).
@@ -702,6 +800,16 @@ class AsyncSessions(_Verifying):
         options.setdefault("tenant", guest_session.tenant)
         complete = await run_async(self._built(user_id, options))
         return await self._act(lambda happened: self._promote(guest_session, user_id, complete, happened))
+
+    async def impersonate(self, session: Session, user_id: str, **options: Unpack[ImpersonateOptions]) -> Issued:
+        """As ``Sessions.impersonate``."""
+        how, given = _Impersonation.taken_from(options)
+        complete = await run_async(self._built(user_id, given))
+        return await self._act(lambda happened: self._impersonate(session, user_id, how, complete, happened))
+
+    async def stop_impersonating(self, session: Session, *, anti_csrf: bool | None = None) -> Issued:
+        """As ``Sessions.stop_impersonating``."""
+        return await self._act(lambda happened: self._stop_impersonating(session, anti_csrf, happened))
 
     async def refresh(self, refresh_token: str, *, anti_csrf_token: str | None = None) -> Issued:
         """As ``Sessions.refresh``."""

@@ -14,9 +14,20 @@ from typing import Any
 import msgpack
 
 from .errors import StoreUnavailable
-from .session import SessionInfo, format_handle
+from .session import ACT, SessionInfo, format_handle
 
 _MEMBER = b"p:"
+_ACT_MEMBER = _MEMBER + ACT.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Whose session it is that acts as another user's."""
+
+    handle: str
+    user_id: str
+    #: Of that session's refresh token, when its client went over to this one.
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,13 @@ class Record:
     revision: int = 0
     #: Whether cookies are to outlive the browser. Records of before there was a choice do not say.
     remember: bool = True
+    #: None: the session is its user's own.
+    actor: Actor | None = None
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The payload as access tokens state it."""
+        return self.payload if self.actor is None else {**self.payload, ACT: {"sub": self.actor.user_id}}
 
     @classmethod
     def read(cls, handle: bytes, flat: Sequence[bytes]) -> Record:
@@ -76,12 +94,17 @@ class Record:
             payload={
                 name[len(_MEMBER) :].decode(): unpack(value)
                 for name, value in fields.items()
-                if name.startswith(_MEMBER)
+                if name.startswith(_MEMBER) and name != _ACT_MEMBER  # of before it meant anything
             },
             device=unpack(fields[b"device"]),
             data=unpack(fields[b"data"]) if b"data" in fields else None,
             revision=int(fields.get(b"rev", 0)),
             remember=fields.get(b"remember") != b"0",
+            actor=(
+                Actor(fields[b"actor"].decode(), fields[b"actor_user"].decode(), int(fields[b"actor_g"]))
+                if b"actor" in fields
+                else None
+            ),
         )
 
     def begun_at(self, now: int) -> Record:
@@ -102,13 +125,15 @@ class Record:
             user_id=self.user_id,
             login_id=self.login_id,
             tenant=self.tenant,
-            payload=self.payload,
+            payload=self.stated,
             data=self.data,
             device=self.device,
             created_at=self.created_at // 1000,
             last_seen_at=self.seen_at // 1000,
             expires_at=self.idle_expires_at // 1000,
             absolute_expires_at=self.absolute_expires_at // 1000,
+            actor=None if self.actor is None else self.actor.user_id,
+            actor_handle=None if self.actor is None else self.actor.handle,
         )
 
 

@@ -28,6 +28,8 @@ DEFAULT_CLAIMS = frozenset(
         "iss",
     )
 )
+#: Who acts as the user (RFC 8693 section 4.1). In the payload, and only ``impersonate`` puts it there.
+ACT = "act"
 DEFAULT_TENANT = "public"
 #: User ids that no application gives out: of anonymous sessions, of which each has a user of its own.
 _GUEST = re.compile(r"guest-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -59,7 +61,12 @@ class Session:
     @property
     def is_guest(self) -> bool:
         """Whether this is an anonymous session, whose user is nobody else's."""
-        return is_guest_id(self.user_id)
+        return not self.foreign and is_guest_id(self.user_id)
+
+    @property
+    def actor(self) -> str | None:
+        """The user who acts as this one (RFC 8693 section 4.1); None: nobody but the user."""
+        return actor_of(self.payload)
 
     @classmethod
     def from_claims(cls, claims: Claims) -> Session:
@@ -183,11 +190,24 @@ class SessionInfo:
     expires_at: int
     #: When it ends however busy it is.
     absolute_expires_at: int
+    #: The user who acts as this one; None: nobody but the user.
+    actor: str | None = None
+    #: That user's own session.
+    actor_handle: str | None = None
 
     @property
     def is_guest(self) -> bool:
         """Whether this is an anonymous session, whose user is nobody else's."""
         return is_guest_id(self.user_id)
+
+
+def actor_of(payload: Mapping[str, Any]) -> str | None:
+    """The user whom an ``act`` claim names."""
+    match payload.get(ACT):
+        case {"sub": str(user_id)}:
+            return user_id
+        case _:
+            return None
 
 
 def guest_id(raw: bytes) -> str:

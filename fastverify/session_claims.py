@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from .session import is_guest_id
+from .session import ACT, is_guest_id
 from .steps import Steps
 from .tokens import strip_default_claims
 
@@ -259,6 +259,19 @@ class _NotGuest(SessionClaimValidator):
 
     def judge(self, session: Holder, payload: Mapping[str, Any], now: float) -> dict[str, Any] | None:
         return {"message": "a guest"} if is_guest_id(session.user_id) else None
+
+
+@dataclass(frozen=True, eq=False)
+class _NotImpersonated(SessionClaimValidator):
+    id: str
+
+    def validate(self, payload: Mapping[str, Any], now: float) -> dict[str, Any] | None:
+        return {"message": "impersonated"} if payload.get(ACT) is not None else None
+
+
+def not_impersonated(*, id: str = ACT) -> SessionClaimValidator:
+    """The session is its user's own: nobody else acts as them by it (``impersonate``)."""
+    return _NotImpersonated(id)
 
 
 def not_guest(*, id: str = "guest") -> SessionClaimValidator:

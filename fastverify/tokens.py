@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ._core import Claims, parse_unverified
 from .errors import InvalidToken
-from .session import DEFAULT_CLAIMS, Session, uuid_text
+from .session import ACT, DEFAULT_CLAIMS, Session, uuid_text
 
 ACCESS_TOKEN_VERSION = "5"
 SECRET_BYTES = 32
@@ -139,7 +139,7 @@ def front_token(claims: Claims) -> str:
 
 def strip_default_claims(payload: Mapping[str, Any]) -> dict[str, Any]:
     """The application's part of a payload: the names that a session sets itself are dropped, as SuperTokens does."""
-    return {name: value for name, value in payload.items() if name not in DEFAULT_CLAIMS and name != "stt"}
+    return {name: value for name, value in payload.items() if name not in DEFAULT_CLAIMS and name not in ("stt", ACT)}
 
 
 def signing_input(kid: str, algorithm: str, payload: Mapping[str, Any], *, session: bool = True) -> str:

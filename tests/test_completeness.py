@@ -424,6 +424,23 @@ async def test_events(face: Face) -> None:
     assert (await face.do("events", batch["cursor"]))["events"] == []
 
 
+@covers("impersonate", "stop_impersonating", "left_impersonation")
+async def test_impersonation(face: Face) -> None:
+    admin = await face.sign_in("admin")
+    issued = await face.do(
+        "impersonate", {"session of": admin["access_token"]}, "user-1", lifetime=60, reason="ticket 7"
+    )
+    assert (issued["user"], issued["payload"]) == ("user-1", {"act": {"sub": "admin"}})
+    assert await face.serves(issued["access_token"]) and await face.serves(admin["access_token"])
+    assert await face.do("left_impersonation", issued["access_token"]) is None
+    session = {"session of": issued["access_token"]}
+    back = await face.do("stop_impersonating", session)
+    assert (back["user"], back["handle"]) == ("admin", admin["handle"])
+    assert not await face.serves(issued["access_token"])
+    assert (await face.do("refresh", back["refresh_token"]))["handle"] == admin["handle"]
+    assert (await face.do("left_impersonation", issued["access_token"]))["handle"] == issued["handle"]
+
+
 @covers("guest", "promote", "lapsed_guest")
 async def test_guests(face: Face) -> None:
     guest = await face.do("guest", {"cart": [1]}, data=7)

@@ -38,7 +38,7 @@ from django.urls import re_path
 from django.views.decorators.csrf import csrf_exempt
 
 from ..errors import SessionError, StoreUnavailable
-from ..manager import AsyncSessions, CreateOptions, GuestOptions, Sessions
+from ..manager import AsyncSessions, CreateOptions, GuestOptions, ImpersonateOptions, Sessions
 from ..session_claims import RouteValidators
 from ..steps import Steps, run, run_async
 from ..transport import Reply, Rules, as_text, cors_headers, headers_of_environ
@@ -179,6 +179,16 @@ class FastVerify:
     def sign_out(request: Any) -> Any:
         """What the sign-out route does. Errors as ``RequestContext.sign_out``."""
         return request.fastverify.sign_out()
+
+    @staticmethod
+    def impersonate(request: Any, user_id: str, **options: Unpack[ImpersonateOptions]) -> Any:
+        """Let the user of the request act as another one; ``options`` and errors as ``RequestContext.impersonate``."""
+        return request.fastverify.impersonate(user_id, **options)
+
+    @staticmethod
+    def stop_impersonating(request: Any) -> Any:
+        """Return to the session of who acts as another user. Errors as ``RequestContext.stop_impersonating``."""
+        return request.fastverify.stop_impersonating()
 
 
 def session_required(

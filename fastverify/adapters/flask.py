@@ -25,7 +25,7 @@ from flask import Flask, Response, current_app, has_request_context, request
 from werkzeug.local import LocalProxy
 
 from ..errors import SessionError, StoreUnavailable
-from ..manager import CreateOptions, GuestOptions, Sessions
+from ..manager import CreateOptions, GuestOptions, ImpersonateOptions, Sessions
 from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run
 from ..transport import Reply, as_text, cors_headers
@@ -127,6 +127,14 @@ class FastVerify:
     def sign_out(self) -> None:
         """What the sign-out route does. Errors as ``RequestContext.sign_out``."""
         _context().sign_out()
+
+    def impersonate(self, user_id: str, **options: Unpack[ImpersonateOptions]) -> SyncRequestSession:
+        """Let the user of the request act as another one; ``options`` and errors as ``RequestContext.impersonate``."""
+        return _context().impersonate(user_id, **options)
+
+    def stop_impersonating(self) -> SyncRequestSession:
+        """Return to the session of who acts as another user. Errors as ``RequestContext.stop_impersonating``."""
+        return _context().stop_impersonating()
 
     def _endpoint(self, name: str) -> Callable[[], Response]:
         def endpoint() -> Response:

@@ -23,7 +23,7 @@ from ..errors import (
     TryRefreshToken,
     Unauthorised,
 )
-from ..manager import AsyncSessions, CreateOptions, GuestOptions, PromoteOptions, Sessions
+from ..manager import AsyncSessions, CreateOptions, GuestOptions, ImpersonateOptions, PromoteOptions, Sessions
 from ..session import Issued, Session
 from ..session_claims import (
     AUTH_TIME,
@@ -328,7 +328,49 @@ class RequestSteps(GatewayContext):
         """``sign_out``."""
         with self.clearing():
             session, transfer = self.identify(check_anti_csrf=True)
+        info = (yield self.sessions.info(session.handle)) if session.actor is not None else None
+        if info is not None and info.actor_handle is not None:  # nobody will have its tokens any more
+            yield self.sessions.revoke(info.actor_handle, why="signed_out")
         yield from self._found(session, transfer).revoke_steps("signed_out")
+
+    def impersonate_steps(self, user_id: str, options: ImpersonateOptions) -> Steps[Any]:
+        """``impersonate``."""
+        self._check_open()
+        with self.clearing():
+            session, transfer = self._acting()
+            options.setdefault("anti_csrf", self.transport.binds_anti_csrf(transfer))
+            issued = yield self.sessions.impersonate(session, user_id, **options)
+        return (yield from self._deliver_steps(issued, transfer))
+
+    def stop_impersonating_steps(self) -> Steps[Any]:
+        """``stop_impersonating``."""
+        self._check_open()
+        with self.clearing():
+            try:
+                session, transfer = self._acting()
+            except Unauthorised:
+                left = self._left_impersonation()
+                if left is None:
+                    raise
+                session, transfer = left
+            bound = self.transport.binds_anti_csrf(transfer)
+            issued = yield self.sessions.stop_impersonating(session, anti_csrf=bound)
+        self.outgoing.created(issued, transfer)
+        return self._found(issued.session, transfer)
+
+    def _acting(self) -> tuple[Session, TransferMethod]:
+        """The session of this request that is to act, and what carried it."""
+        if self.current is not None:
+            return self.current.session, self.current._transfer
+        return self.identify(check_anti_csrf=True)
+
+    def _left_impersonation(self) -> tuple[Session, TransferMethod] | None:
+        """The session that this request came with, if a call has stopped its impersonation whose reply may be lost."""
+        for token, transfer in self.rules.access_tokens(self.incoming, self._http_method):
+            if (session := self.sessions.left_impersonation(token)) is not None:
+                self.rules.check_anti_csrf(self.incoming, session, transfer, self._http_method, True)
+                return session, transfer
+        return None
 
     def _recheck_steps(self, session: Session, transfer: TransferMethod) -> Steps[Session]:
         issued = yield self.sessions.recheck(session)
@@ -420,6 +462,11 @@ class RequestSessionSteps:
     def is_guest(self) -> bool:
         """Whether nobody has signed in: ``user_id`` is then one that is nobody else's."""
         return self.session.is_guest
+
+    @property
+    def actor(self) -> str | None:
+        """The user who acts as this one; None: nobody but the user."""
+        return self.session.actor
 
     @property
     def login_id(self) -> str:
@@ -742,6 +789,34 @@ class RequestContext(RequestSteps):
         """
         await run_async(self.sign_out_steps())
 
+    async def impersonate(self, user_id: str, **options: Unpack[ImpersonateOptions]) -> RequestSession:
+        """Let the user of this request's session act as another one; the new tokens go as the old ones came.
+
+        Who may do this is yours to say, by the route's validators.
+
+        Args:
+            user_id: whom to act as.
+            options: as for ``AsyncSessions.impersonate``. Unless given, ``anti_csrf`` is what the configuration says.
+
+        Raises:
+            ClaimValidationFailed: the session acts as somebody already, or is a guest's.
+            Unauthorised, TryRefreshToken, StoreUnavailable: as ``session`` does.
+            ConfigError: as ``sign_in``.
+        """
+        session: RequestSession = await run_async(self.impersonate_steps(user_id, options))
+        return session
+
+    async def stop_impersonating(self) -> RequestSession:
+        """End this request's session, by which somebody acts as another user, and go on with that user's own.
+
+        Raises:
+            ClaimValidationFailed: nobody acts as another user by this session.
+            Unauthorised: it has ended, or the actor's own has. All tokens are cleared.
+            TryRefreshToken, TooManyRefreshes, StoreUnavailable: nothing has changed.
+        """
+        session: RequestSession = await run_async(self.stop_impersonating_steps())
+        return session
+
 
 class SyncRequestContext(RequestSteps):
     """As ``RequestContext``, for blocking frameworks."""
@@ -780,3 +855,13 @@ class SyncRequestContext(RequestSteps):
     def sign_out(self) -> None:
         """As ``RequestContext.sign_out``."""
         run(self.sign_out_steps())
+
+    def impersonate(self, user_id: str, **options: Unpack[ImpersonateOptions]) -> SyncRequestSession:
+        """As ``RequestContext.impersonate``."""
+        session: SyncRequestSession = run(self.impersonate_steps(user_id, options))
+        return session
+
+    def stop_impersonating(self) -> SyncRequestSession:
+        """As ``RequestContext.stop_impersonating``."""
+        session: SyncRequestSession = run(self.stop_impersonating_steps())
+        return session

@@ -27,7 +27,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.routing import Route
 
 from ..errors import FastVerifyError, SessionError, StoreUnavailable, Unauthorised
-from ..manager import AsyncSessions, CreateOptions, GuestOptions
+from ..manager import AsyncSessions, CreateOptions, GuestOptions, ImpersonateOptions
 from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run_async
 from ..transport import cors_headers
@@ -138,6 +138,16 @@ class FastVerify:
     async def sign_out(self, request: HTTPConnection) -> None:
         """What the sign-out route does. Errors as ``RequestContext.sign_out``."""
         await context_of(request.scope).sign_out()
+
+    async def impersonate(
+        self, request: HTTPConnection, user_id: str, **options: Unpack[ImpersonateOptions]
+    ) -> RequestSession:
+        """Let the user of the request act as another one; ``options`` and errors as ``RequestContext.impersonate``."""
+        return await context_of(request.scope).impersonate(user_id, **options)
+
+    async def stop_impersonating(self, request: HTTPConnection) -> RequestSession:
+        """Return to the session of who acts as another user. Errors as ``RequestContext.stop_impersonating``."""
+        return await context_of(request.scope).stop_impersonating()
 
     def _endpoint(self, name: str) -> Callable[[Request], Awaitable[Any]]:
         async def endpoint(request: Request) -> Any:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import flask
 from sites import PLANS, and_fresh, described
 
-from fastverify import PrimitiveClaim, Sessions, Unauthorised, not_guest
+from fastverify import PrimitiveClaim, Sessions, Unauthorised, not_guest, not_impersonated
 from fastverify.adapters import wsgi
 from fastverify.adapters.asgi import ASGIApp, Receive, Scope, Send
 from fastverify.adapters.flask import FastVerify, current_session, session_required
@@ -67,6 +67,12 @@ def _handle(environ: dict[str, Any], context: wsgi.SyncRequestContext) -> Any:
         case "/login-beside":
             context.sign_in(query["user"], previous=None)
             return {"ok": True}
+        case "/impersonate":
+            return described(context.impersonate(query["user"], reason="ticket 7"))
+        case "/return":
+            return described(context.stop_impersonating())
+        case "/own":
+            return described(context.session(validators=[not_impersonated()]))
         case "/guest":
             return described(context.sign_in_guest(json.loads(query.get("payload", "{}"))))
         case "/member":
@@ -149,6 +155,19 @@ def add_flask_routes(app: flask.Flask, fv: FastVerify) -> None:
     def login_beside() -> Any:
         fv.sign_in(flask.request.args["user"], previous=None)
         return {"ok": True}
+
+    @app.post("/impersonate")
+    def impersonate() -> Any:
+        return described(fv.impersonate(flask.request.args["user"], reason="ticket 7"))
+
+    @app.post("/return")
+    def return_() -> Any:
+        return described(fv.stop_impersonating())
+
+    @app.get("/own")
+    @session_required(validators=[not_impersonated()])
+    def own() -> Any:
+        return described(current_session)
 
     @app.post("/guest")
     def guest() -> Any:

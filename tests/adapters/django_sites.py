@@ -20,7 +20,7 @@ from sites import PLAN as PLAN_ASYNC
 from sites import act_on_claims as act_on_claims_async
 from sites import and_fresh, described
 
-from fastverify import AsyncSessions, Sessions, Unauthorised, not_guest
+from fastverify import AsyncSessions, Sessions, Unauthorised, not_guest, not_impersonated
 from fastverify.adapters.django import FastVerify, session_required
 from fastverify.adapters.drf import SessionAuthentication
 
@@ -62,6 +62,14 @@ def login_for_now(request: Any) -> Any:
 def login_beside(request: Any) -> Any:
     fv.sign_in(request, request.GET["user"], previous=None)
     return JsonResponse({"ok": True})
+
+
+def impersonate(request: Any) -> Any:
+    return JsonResponse(described(fv.impersonate(request, request.GET["user"], reason="ticket 7")))
+
+
+def return_(request: Any) -> Any:
+    return JsonResponse(described(fv.stop_impersonating(request)))
 
 
 def guest(request: Any) -> Any:
@@ -135,6 +143,9 @@ BLOCKING_URLS = [
         "login": login,
         "login-for-now": login_for_now,
         "login-beside": login_beside,
+        "impersonate": impersonate,
+        "return": return_,
+        "own": session_required(validators=[not_impersonated()])(show),
         "guest": guest,
         "member": session_required(validators=[not_guest()])(show),
         "login-and-fail": login_and_fail,
@@ -174,6 +185,14 @@ async def alogin_for_now(request: Any) -> Any:
 async def alogin_beside(request: Any) -> Any:
     await fv.sign_in(request, request.GET["user"], previous=None)
     return JsonResponse({"ok": True})
+
+
+async def aimpersonate(request: Any) -> Any:
+    return JsonResponse(described(await fv.impersonate(request, request.GET["user"], reason="ticket 7")))
+
+
+async def areturn(request: Any) -> Any:
+    return JsonResponse(described(await fv.stop_impersonating(request)))
 
 
 async def aguest(request: Any) -> Any:
@@ -247,6 +266,9 @@ ASYNC_URLS = [
         "login": alogin,
         "login-for-now": alogin_for_now,
         "login-beside": alogin_beside,
+        "impersonate": aimpersonate,
+        "return": areturn,
+        "own": session_required(validators=[not_impersonated()])(ashow),
         "guest": aguest,
         "member": session_required(validators=[not_guest()])(ashow),
         "login-and-fail": alogin_and_fail,
@@ -334,6 +356,9 @@ DRF_URLS = [
     path("login", for_anybody(drf_login)),
     path("login-for-now", for_anybody(login_for_now)),
     path("login-beside", for_anybody(login_beside)),
+    path("impersonate", for_anybody(impersonate)),
+    path("return", for_anybody(return_)),
+    path("own", for_members_with(drf_show, validators=[not_impersonated()])),
     path("guest", for_anybody(guest)),
     path("member", for_members_with(drf_show, validators=[not_guest()])),
     path("login-and-fail", for_anybody(login_and_fail)),

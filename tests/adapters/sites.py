@@ -19,6 +19,7 @@ from fastverify import (
     Unauthorised,
     authenticated_within,
     not_guest,
+    not_impersonated,
 )
 from fastverify.adapters import starlette
 from fastverify.adapters.asgi import (
@@ -106,6 +107,12 @@ async def _handle(scope: Scope, context: RequestContext) -> Any:
         case "/login-beside":
             await context.sign_in(query["user"], previous=None)
             return {"ok": True}
+        case "/impersonate":
+            return described(await context.impersonate(query["user"], reason="ticket 7"))
+        case "/return":
+            return described(await context.stop_impersonating())
+        case "/own":
+            return described(await context.session(validators=[not_impersonated()]))
         case "/guest":
             return described(await context.sign_in_guest(json.loads(query.get("payload", "{}"))))
         case "/member":
@@ -181,6 +188,12 @@ def starlette_routes(fv: starlette.FastVerify) -> list[Route]:
         await fv.sign_in(request, request.query_params["user"], previous=None)
         return JSONResponse({"ok": True})
 
+    async def impersonate(request: Request) -> Any:
+        return JSONResponse(described(await fv.impersonate(request, request.query_params["user"], reason="ticket 7")))
+
+    async def return_(request: Request) -> Any:
+        return JSONResponse(described(await fv.stop_impersonating(request)))
+
     async def guest(request: Request) -> Any:
         payload = json.loads(request.query_params.get("payload", "{}"))
         return JSONResponse(described(await fv.sign_in_guest(request, payload)))
@@ -239,6 +252,9 @@ def starlette_routes(fv: starlette.FastVerify) -> list[Route]:
         "login": login,
         "login-for-now": login_for_now,
         "login-beside": login_beside,
+        "impersonate": impersonate,
+        "return": return_,
+        "own": showing(validators=[not_impersonated()]),
         "guest": guest,
         "member": showing(validators=[not_guest()]),
         "login-and-fail": login_and_fail,
@@ -292,6 +308,18 @@ def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
     async def login_beside(request: Request, user: str) -> Any:
         await fv.sign_in(request, user, previous=None)
         return {"ok": True}
+
+    @app.post("/impersonate")
+    async def impersonate(request: Request, user: str) -> Any:
+        return described(await fv.impersonate(request, user, reason="ticket 7"))
+
+    @app.post("/return")
+    async def return_(request: Request) -> Any:
+        return described(await fv.stop_impersonating(request))
+
+    @app.get("/own")
+    async def own(session: Annotated[RequestSession, Depends(fv.session(validators=[not_impersonated()]))]) -> Any:
+        return described(session)
 
     @app.post("/guest")
     async def guest(request: Request, payload: str = "{}") -> Any:

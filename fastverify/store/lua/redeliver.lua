@@ -17,13 +17,12 @@ if not alive(tag, record, now) then
   return { handle, 'GONE', now }
 end
 local hold = hold_until(tag, now, debounce)
-local got = redis.call('HMGET', record, 'G', 'handed_at', 'conf_at', 'redelivered', 'life', 'tenant', 'created_at', 'seen_at')
+local got = redis.call('HMGET', record, 'G', 'handed_at', 'conf_at', 'redelivered', 'life', 'tenant')
 local G, handed_at, conf_at, redelivered = tonumber(got[1]), tonumber(got[2]), tonumber(got[3] or nil), tonumber(got[4])
 local longest = math.max(life, tonumber(got[5] or 0))
 
--- A new primary may not know of a newer token, which the client has beside an older access token. It does once it has answered a
--- refresh after the hold; or if it has had the session from the beginning.
-if tonumber(got[8]) < hold and tonumber(got[7]) < hold - debounce then
+-- A new primary may not know of a newer token, which the client has beside an older access token.
+if not knows_newest(record, hold, debounce) then
   if now < hold then
     return { handle, 'HOLD', now, whole(hold - now) }
   end

@@ -21,7 +21,7 @@ end
 -- No more of the index than is needed: of any `most + 2` sessions one may be spared, and one shows that there are more.
 for _, handle in ipairs(redis.call('ZRANGE', index, 0, tenant == '' and most + 1 or -1)) do
   if is_meant(handle) then
-    if #entries == most then
+    if #entries >= most then
       reply[3] = 1
       break
     end

@@ -10,3 +10,10 @@ local function hold_until(tag, now, debounce)
   end
   return tonumber(hold or 0)
 end
+
+-- Whether this primary knows the newest token of a session: once it has answered a refresh after the hold; or if it has had the session
+-- from the beginning.
+local function knows_newest(record, hold, debounce)
+  local created, seen = unpack(redis.call('HMGET', record, 'created_at', 'seen_at'))
+  return tonumber(seen) >= hold or tonumber(created) >= hold - debounce
+end
