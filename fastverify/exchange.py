@@ -7,7 +7,8 @@ a token: most issuers rotate, and take a token that is presented twice for stole
 tabs refresh at the same moment, a reply is lost and the request repeated. So whoever comes first gets a turn, for at
 most ``TURN_MS``; the others wait for what comes of it, and get the very same session and tokens, as with a refresh
 token of ours (rotation.md). What came of it is remembered for the exchange window W, and at least a second. After that
-the other issuer is asked again, which says no: the application has had it end its session.
+the other issuer is asked again, which says no: the application has had it end its session. It does so at the very end,
+when ours is there and known: until then every failure leaves the client with a refresh token that still works.
 
 The store sees a hash of the token, never the token.
 """
@@ -15,6 +16,7 @@ The store sees a hash of the token, never the token.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -26,10 +28,13 @@ from .steps import Steps
 if TYPE_CHECKING:
     from .manager import AsyncSessions, CreateOptions, Sessions
 
-    #: The user, and what ``create`` is given for them; None: the issuer does not know the token.
-    Owner: TypeAlias = tuple[str, CreateOptions] | None
+    #: The user, what ``create`` is given for them, and perhaps what ends the issuer's own session, called when ours is
+    #: there. None: the issuer does not know the token.
+    Owner: TypeAlias = tuple[str, CreateOptions] | tuple[str, CreateOptions, Callable[[], object]] | None
     #: Asks the other issuer about a refresh token.
     Ask: TypeAlias = Callable[[str], Owner | Awaitable[Owner]]
+
+_log = logging.getLogger("fastverify.audit")
 
 #: Longer ones are nobody's.
 MAX_TOKEN = 8_192
@@ -53,7 +58,7 @@ def exchange_steps(
         owner = yield ask(refresh_token)
         if owner is None:
             raise Unauthorised("the other issuer does not know this refresh token")
-        user_id, options = owner
+        user_id, options, *end = owner
         issued: Issued = yield sessions.create(user_id, **{**defaults, **options})
     except GeneratorExit:
         raise
@@ -64,6 +69,11 @@ def exchange_steps(
         # Somebody else has had a turn meanwhile, and perhaps made a session: two of one token there must not be.
         yield sessions.revoke(issued.session.handle)
         raise StoreUnavailable("the exchange took too long")
+    for call in end:
+        try:
+            yield call()
+        except Exception as error:  # the user is signed in, and must not be told otherwise
+            _log.warning("the other issuer's session could not be ended: %s", type(error).__name__)
     return issued
 
 

@@ -499,8 +499,9 @@ class Sessions(_Verifying):
 
         Args:
             foreign_refresh_token: as the client sent it.
-            ask: called with it, by one of all who present it at once. It asks the issuer whose it is, has it end its
-                own session, and returns the user id and options as for ``create``; or None.
+            ask: called with it, by one of all who present it at once. It asks the issuer whose it is, and returns None;
+                or the user id, options as for ``create``, and a function that has the issuer end its own session. That
+                is called once ours is there, and may be left out if the issuer has ended it before.
             defaults: options as for ``create``, where ``ask`` returns no others.
 
         Raises:

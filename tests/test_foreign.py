@@ -302,6 +302,44 @@ async def test_one_that_they_do_not_know_is_unauthorised_and_may_be_tried_again(
     assert len(other.asked) == 2
 
 
+async def test_their_session_is_ended_when_ours_is_there(life: Facade, other: OtherIssuer, kind: str) -> None:
+    steps = []
+
+    def whose(refresh_token: str) -> Any:
+        def end() -> None:
+            steps.append(other.users.pop(refresh_token))
+
+        async def end_async() -> None:
+            end()
+
+        return other.users[refresh_token], {}, end_async if kind == "async" else end
+
+    token = other.refresh_token("user-7")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(type(life.sessions), "create", lambda *_, **__: fail(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await life.exchange(token, whose)
+    assert steps == [], "the store was away: the client's token has to work again"
+    issued = await life.exchange(token, whose)
+    assert issued.session.user_id == "user-7" and steps == ["user-7"]
+    assert (await life.exchange(token, whose)).session.handle == issued.session.handle
+    assert steps == ["user-7"]
+
+
+async def test_that_their_session_cannot_be_ended_is_no_reason_to_refuse(
+    life: Facade, other: OtherIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = other.refresh_token()
+    issued = await life.exchange(token, lambda _: ("user-1", {}, lambda: fail(ConnectionError(token))))
+    assert life.verify(issued.access_token).user_id == "user-1"
+    (record,) = (record for record in caplog.records if record.name == "fastverify.audit")
+    assert "ConnectionError" in record.getMessage() and token not in caplog.text
+
+
+def fail(error: Exception) -> Any:
+    raise error
+
+
 async def test_an_error_of_theirs_leaves_the_turn_to_the_next(life: Facade, other: OtherIssuer) -> None:
     token = other.refresh_token()
 

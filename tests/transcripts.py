@@ -90,6 +90,10 @@ def _env() -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+class PortTaken(Exception):
+    """Somebody else was faster."""
+
+
 def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
@@ -99,7 +103,10 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.05)
         else:
             return
-    raise AssertionError(f"the server does not start: {log.read_text('utf-8', 'replace')[-2000:]}")
+    said = log.read_text("utf-8", "replace")
+    if "already in use" in said:
+        raise PortTaken
+    raise AssertionError(f"the server does not start: {said[-2000:]}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -121,12 +128,20 @@ def run_commands(commands: list[str], where: Path) -> list[str]:
 
 def check(page: Path, where: Path) -> None:
     """Start what a page says, type what it types, and compare what comes back."""
-    ports = Ports()
     steps = transcript(page)
     assert steps, f"{page.name} shows nothing to type"
-    with served(page, where, ports):
-        printed = run_commands([ports.replaced(command) for command, _ in steps], where)
+    for attempt in range(3):
+        ports, folder = Ports(), where / f"attempt-{attempt}"
+        folder.mkdir()
+        try:
+            with served(page, folder, ports):
+                printed = run_commands([ports.replaced(command) for command, _ in steps], folder)
+            break
+        except PortTaken:
+            continue
+    else:
+        raise AssertionError("no port stays free")
     for (command, expected), actual in zip(steps, printed, strict=True):
         pattern = re.escape(ports.replaced(expected)).replace(re.escape("..."), ".*")
-        log = (where / "server.log").read_text("utf-8", "replace")[-3000:]
+        log = (folder / "server.log").read_text("utf-8", "replace")[-3000:]
         assert re.fullmatch(pattern, actual), f"{page.name}: $ {command}\n{actual}\n\nnot\n\n{expected}\n\n{log}"

@@ -38,7 +38,7 @@ class Hooks(TypedDict, total=False):
     """Responses of your own in the place of ours; statuses must stay those that the client is configured for.
 
     And ``on_foreign_refresh_token``, which makes no response: called with the request's headers and a refresh token
-    that is not ours, it returns the user id and options as for ``create``, or None (docs/migrate).
+    that is not ours, it returns what ``ask`` of ``Sessions.exchange`` does (docs/migrate).
     """
 
     on_unauthorised: Hook

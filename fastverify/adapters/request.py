@@ -45,8 +45,8 @@ C = TypeVar("C", bound="RequestSteps")
 #: Given the headers and the method: the session and what carried it, where that leaves nothing to decide.
 Find: TypeAlias = Callable[[Any, str], tuple[Any, TransferMethod] | None]
 
-#: Given the request's headers and a refresh token that is not ours: the user, and what ``create`` is given for them; or
-#: None. It may be asynchronous where the sessions are.
+#: Given the request's headers and a refresh token that is not ours: what ``ask`` of ``Sessions.exchange`` returns. It
+#: may be asynchronous where the sessions are.
 AskOtherIssuer: TypeAlias = Callable[[Incoming, str], Any]
 
 #: Where a request's keep holds its session, and its context.

@@ -259,6 +259,14 @@ async def test_scopes_come_from_a_member_of_the_payload(sessions: AsyncSessions,
         assert (await client.call("/admin", "GET", token=token)).status_code == (200 if "admin" in scopes else 403)
 
 
+async def test_requires_asks_the_store_where_that_is_the_rule(sessions: AsyncSessions) -> None:
+    issued = await sessions.create("user-1")
+    await sessions.merge_payload(issued.session.handle, {"roles": ["admin"]})
+    for strict, status in ((False, 403), (True, 200)):
+        async with Client(site_with_users(sessions, "roles", strict=strict)) as client:
+            assert (await client.call("/admin", "GET", token=issued.access_token)).status_code == status
+
+
 async def test_a_token_that_does_not_serve_is_told_when_somebody_asks(sessions: AsyncSessions) -> None:
     async with Client(site_with_users(sessions), "cookie") as client:
         await client.login()
