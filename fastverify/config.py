@@ -158,6 +158,10 @@ class Config:
     #: Other issuers, whose access tokens are accepted as sessions while a service moves away from them (docs/migrate).
     also_accept: ForeignIssuer | Sequence[ForeignIssuer] = ()
 
+    #: Proxies of yours that every request comes through: each adds an address to the end of ``x-forwarded-for``, and
+    #: the one that the outermost adds is the client's. 0: the address is the peer's, and that header is not looked at.
+    trusted_proxies: int = 0
+
     #: First part of every key in the store; two applications on one store need two prefixes.
     key_prefix: str = "fv"
     #: Shards of a new store: a power of two up to 256. A store that is in use keeps the number it began with.
@@ -171,7 +175,8 @@ class Config:
             object.__setattr__(self, name, _path(name, getattr(self, name)))
         object.__setattr__(self, "secret", _secrets(self.secret))
         for name, least in (("access_token_lifetime", 1), ("refresh_token_lifetime", 1), ("absolute_lifetime", 1),
-                            ("signing_key_interval", 5), ("exchange_seconds", 0), ("cache_size", 0)):  # fmt: skip
+                            ("signing_key_interval", 5), ("exchange_seconds", 0), ("cache_size", 0),
+                            ("trusted_proxies", 0)):  # fmt: skip
             _whole(name, getattr(self, name), least)
         for name in ("idle_timeout", "max_sessions_per_user", "event_stream"):
             if getattr(self, name) is not None:

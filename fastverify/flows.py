@@ -621,12 +621,16 @@ def handles(authority: Authority, user_id: str, *, tenant: str | None = None) ->
     return [format_handle(handle_bytes(item[0].decode()), item[2].decode()) for item in reply[1:]]
 
 
-def list_sessions(authority: Authority, user_id: str, *, tenant: str | None = None) -> Flow[list[SessionInfo]]:
+def list_sessions(
+    authority: Authority, user_id: str, *, tenant: str | None = None, current: str | None = None
+) -> Flow[list[SessionInfo]]:
     """What the store knows of each of a user's sessions."""
     _check_whose(user_id, tenant)
+    own = _handle_or_none(current) if current is not None else None
     reply = yield Call("list", authority.tag_of_user(user_id), (user_id, tenant or "", 1))
     _same(reply, user_id)
-    return [Record.read(handle_bytes(item[0].decode()), item[1:]).info() for item in reply[1:]]
+    records = [Record.read(handle_bytes(item[0].decode()), item[1:]) for item in reply[1:]]
+    return [replace(record.info(), current=record.handle == own) for record in records]
 
 
 def info(authority: Authority, handle: str) -> Flow[SessionInfo | None]:
@@ -751,6 +755,11 @@ def confirm(placement: Placement, seen: Mapping[bytes, int]) -> Flow[None]:
     for adopted in (yield calls):
         for handle_text in adopted:
             _audit.warning("state rollback: a generation confirmed; session=%s", _short(handle_text.decode()))
+
+
+def note_seen(placement: Placement, handles: Iterable[bytes], span: int) -> Flow[None]:
+    """Report that sessions are in use; once in ``span`` seconds it is written down."""
+    yield [Call("seen", tag, (span * 1000, *map(uuid_text, raws))) for tag, raws in _batches(placement, handles)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,13 @@ class _Verifying:
             raise TryRefreshToken("try refresh token: the anti-CSRF token is missing or not this session's")
         return session
 
+    def note_seen(self, session: Session) -> None:
+        """A session is in use: its ``last_seen_at`` will say so in a moment. No I/O; once a minute it counts.
+
+        The adapters do so of every session that a request comes with; ``verify`` by itself does not.
+        """
+        self._gateway.note_seen(session)
+
     def newest_refresh_token(self, refresh_tokens: Iterable[str]) -> str:
         """Of several refresh tokens that came with one request, the one of the highest generation. No I/O.
 
@@ -578,9 +585,17 @@ class Sessions(_Verifying):
         """The handles of a user's sessions."""
         return self._run(lambda: flows.handles(self._gateway.authority, user_id, tenant=tenant))
 
-    def list_sessions(self, user_id: str, *, tenant: str | None = None) -> list[SessionInfo]:
-        """What the store knows of each of a user's sessions; one call."""
-        return self._run(lambda: flows.list_sessions(self._gateway.authority, user_id, tenant=tenant))
+    def list_sessions(
+        self, user_id: str, *, tenant: str | None = None, current: str | None = None
+    ) -> list[SessionInfo]:
+        """What the store knows of each of a user's sessions; one call.
+
+        Args:
+            user_id: the user.
+            tenant: of this one only.
+            current: handle of the caller's own session, which is then marked as ``current``.
+        """
+        return self._run(lambda: flows.list_sessions(self._gateway.authority, user_id, tenant=tenant, current=current))
 
     def info(self, handle: str) -> SessionInfo | None:
         """What the store knows of a session; None when there is none."""
@@ -864,9 +879,13 @@ class AsyncSessions(_Verifying):
         """As ``Sessions.handles``."""
         return await self._run(lambda: flows.handles(self._gateway.authority, user_id, tenant=tenant))
 
-    async def list_sessions(self, user_id: str, *, tenant: str | None = None) -> list[SessionInfo]:
+    async def list_sessions(
+        self, user_id: str, *, tenant: str | None = None, current: str | None = None
+    ) -> list[SessionInfo]:
         """As ``Sessions.list_sessions``."""
-        return await self._run(lambda: flows.list_sessions(self._gateway.authority, user_id, tenant=tenant))
+        return await self._run(
+            lambda: flows.list_sessions(self._gateway.authority, user_id, tenant=tenant, current=current)
+        )
 
     async def info(self, handle: str) -> SessionInfo | None:
         """As ``Sessions.info``."""

@@ -57,6 +57,8 @@ class Record:
     remember: bool = True
     #: None: the session is its user's own.
     actor: Actor | None = None
+    #: When an access token was last seen in use, if that was noted after the last refresh.
+    used_at: int = 0
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -105,6 +107,7 @@ class Record:
                 if b"actor" in fields
                 else None
             ),
+            used_at=int(fields.get(b"used_at", 0)),
         )
 
     def begun_at(self, now: int) -> Record:
@@ -129,7 +132,7 @@ class Record:
             data=self.data,
             device=self.device,
             created_at=self.created_at // 1000,
-            last_seen_at=self.seen_at // 1000,
+            last_seen_at=max(self.seen_at, self.used_at) // 1000,
             expires_at=self.idle_expires_at // 1000,
             absolute_expires_at=self.absolute_expires_at // 1000,
             actor=None if self.actor is None else self.actor.user_id,

@@ -29,6 +29,7 @@ from .entries import KEY, TENANT, kind_of
 from .errors import ConfigError, StoreUnavailable
 from .flows import StoreState
 from .hints import Hints
+from .last_seen import LastSeen
 from .placement import Placement
 from .restoration import Inventory, Restoration, holds
 from .sightings import Sightings
@@ -133,6 +134,7 @@ class Follower:
         keep_ring: called in the thread at each poll: keeps the signing keys current.
         forget: called at the start and in a forked child, which holds none of its parent's locks and knows nothing.
         confirm: called in the thread: reports the generations of sessions that have been seen, by handle.
+        tell_seen: called in the thread: reports which sessions are in use.
         staleness: B, in seconds.
         monotonic: seconds, the clock that ``table.fresh_until`` is compared with.
         wall: seconds since the epoch.
@@ -148,6 +150,7 @@ class Follower:
         keep_ring: Callable[[], StoreState],
         forget: Callable[[], None],
         confirm: Callable[[Mapping[bytes, int]], None],
+        tell_seen: Callable[[Sequence[bytes]], None],
         staleness: float,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
@@ -159,6 +162,7 @@ class Follower:
         self._keep_ring = keep_ring
         self._forget = forget
         self._confirm = confirm
+        self._tell_seen = tell_seen
         self._staleness = staleness
         self._monotonic = monotonic
         self._wall = wall
@@ -191,6 +195,7 @@ class Follower:
         #: What is to be given back to the store, and what it is to be told.
         self._restoration = Restoration(self._store, self._table, self._random)
         self.sightings = Sightings()
+        self.last_seen = LastSeen()
         self._table.fresh_until = float("-inf")
         self._forget()
 
@@ -432,6 +437,7 @@ class Follower:
             self._said.clear()
             self._changed.notify_all()
         self.sightings.report(self._confirm)
+        self.last_seen.report(self._tell_seen, self._monotonic())
         if self._monotonic() >= self._next_sweep:
             self._next_sweep = self._monotonic() + _SWEEP
             # By both clocks: what is forgotten does not come back when a clock that had jumped is put right.

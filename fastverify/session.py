@@ -184,7 +184,7 @@ class SessionInfo:
     data: Any
     device: dict[str, Any]
     created_at: int
-    #: Last refresh.
+    #: Last refresh, or last use of an access token, which is noted once a minute at most (docs/sessions.md).
     last_seen_at: int
     #: When the session ends if it is not refreshed.
     expires_at: int
@@ -194,6 +194,8 @@ class SessionInfo:
     actor: str | None = None
     #: That user's own session.
     actor_handle: str | None = None
+    #: Whether it is the one that ``list_sessions`` was told to be the caller's own.
+    current: bool = False
 
     @property
     def is_guest(self) -> bool:

@@ -27,6 +27,7 @@ from .errors import (
 )
 from .foreign import ForeignSessions, has_session
 from .key_ring import KeyRing
+from .last_seen import SPAN
 from .placement import Placement
 from .revocations import Follower, FollowerInfo
 from .session import Session, handle_bytes
@@ -89,6 +90,7 @@ class SessionVerifier:
             keep_ring=self._keep_ring,
             forget=self._forget,
             confirm=self._confirm,
+            tell_seen=self._tell_seen,
             staleness=staleness,
             monotonic=monotonic,
             wall=clock,
@@ -191,6 +193,13 @@ class SessionVerifier:
     def check_signature(self, token: str | bytes) -> None:
         """See whether one of our keys has signed this, whenever that was. Raises InvalidToken."""
         self._verifier.verify_jws(token)
+
+    def note_seen(self, session: Session) -> None:
+        """A session is in use: its ``last_seen_at`` will say so in a moment. No I/O; once a minute it counts.
+
+        The adapters do so of every session that a request comes with; ``verify`` by itself does not.
+        """
+        self._follower.last_seen.note(session.handle)
 
     @property
     def ready(self) -> bool:
@@ -331,6 +340,11 @@ class SessionVerifier:
         """Report generations that have been seen, by handle; only once the store's layout is known."""
         assert self._state is not None and self._state.placement is not None
         drive(self._store, flows.confirm(self._state.placement, seen))
+
+    def _tell_seen(self, handles: Sequence[bytes]) -> None:
+        """Report sessions that are in use; only once the store's layout is known."""
+        assert self._state is not None and self._state.placement is not None
+        drive(self._store, flows.note_seen(self._state.placement, handles, SPAN))
 
 
 def is_session_token(access_token: str | bytes) -> bool:

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 _AGE_RECORDS = """
 for _, record in ipairs(KEYS) do
-  for _, name in ipairs({'handed_at', 'conf_at', 'created_at', 'seen_at', 'idle_exp', 'abs_exp'}) do
+  for _, name in ipairs({'handed_at', 'conf_at', 'created_at', 'seen_at', 'used_at', 'idle_exp', 'abs_exp'}) do
     local at = redis.call('HGET', record, name)
     if at then
       redis.call('HSET', record, name, string.format('%.0f', at - ARGV[1]))

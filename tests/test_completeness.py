@@ -41,7 +41,7 @@ from fastverify.adapters import starlette as starlette_adapter
 Test = Callable[..., Any]
 PLAN = PrimitiveClaim("plan", lambda *_: "pro")
 IS_PRO = PLAN.has_value("pro")
-NO_OPERATIONS = {"connect", "close", "aclose", "now"}
+NO_OPERATIONS = {"connect", "close", "aclose", "now", "note_seen"}
 
 
 def plain(value: Any) -> Any:
@@ -58,7 +58,7 @@ def plain(value: Any) -> Any:
                 "payload": dict(value.payload),
             }
         case SessionInfo():
-            names = ("handle", "user_id", "tenant", "payload", "data", "device", "created_at", "expires_at")
+            names = ("handle", "user_id", "tenant", "payload", "data", "device", "created_at", "expires_at", "current")
             return {name: plain(getattr(value, name)) for name in names}
         case EventBatch():
             events = [[event.name, event.handle, event.user_id, event.why] for event in value.events]
@@ -350,6 +350,8 @@ async def test_lists(face: Face) -> None:
     assert set(await face.do("handles", "user-1")) == {phone["handle"], laptop["handle"]}
     (listed,) = await face.do("list_sessions", "user-1", tenant="acme")
     assert (listed["handle"], listed["device"]) == (laptop["handle"], {"name": "laptop"})
+    both = await face.do("list_sessions", "user-1", current=phone["handle"])
+    assert {one["handle"]: one["current"] for one in both} == {phone["handle"]: True, laptop["handle"]: False}
 
 
 @covers("info")

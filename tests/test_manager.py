@@ -52,8 +52,8 @@ def test_both_managers_have_the_same_operations_with_the_same_signatures() -> No
     blocking, awaited = operations(Sessions), operations(AsyncSessions)
     blocking["aclose"] = blocking.pop("close")
     assert awaited == blocking
-    ordinary = {"now", "verify", "newest_refresh_token", "is_refresh_token", "lapsed_guest", "left_impersonation"}
-    ordinary |= {"jwks_max_age"}
+    ordinary = {"now", "verify", "note_seen", "newest_refresh_token", "is_refresh_token", "lapsed_guest"}
+    ordinary |= {"left_impersonation", "jwks_max_age"}
     for name in awaited:
         assert inspect.iscoroutinefunction(getattr(AsyncSessions, name)) == (name not in ordinary), name
 
@@ -280,6 +280,10 @@ async def test_info_and_lists_tell_what_was_created(life: Facade) -> None:
     listed = {item.handle: item for item in await life.list_sessions("user-1")}
     assert listed[first.session.handle] == info
     assert listed[second.session.handle].login_id == "login-9"
+    assert not any(item.current for item in listed.values())
+    own = {item.handle: item.current for item in await life.list_sessions("user-1", current=second.session.handle)}
+    assert own == {first.session.handle: False, second.session.handle: True}
+    assert not any(item.current for item in await life.list_sessions("user-1", current="no handle"))
     assert await life.handles("nobody") == []
 
 

@@ -92,6 +92,7 @@ class SessionMiddleware:
         self.app = app
         self._eager = eager
         self._http = HttpSessions(sessions, AsyncSessions, routes, rules, hooks, validators, strict)
+        self._note_seen = sessions.note_seen
         self._find = self._http.find if eager and isinstance(sessions, SessionVerifier) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,7 +104,8 @@ class SessionMiddleware:
             await self._with_context(scope, receive, send)
             return
         # What a gateway does for nearly every request: it needs no context, for nothing can be queued.
-        scope[SESSION] = found[0]
+        scope[SESSION] = session = found[0]
+        self._note_seen(session)
         sending = Sending(send)
         try:
             await self.app(scope, receive, sending)

@@ -120,6 +120,10 @@ class FastVerify:
         """
         return _context().sign_in_guest(payload, **options)
 
+    def device(self) -> dict[str, str]:
+        """User agent and address of the request, as far as they are known: the ``device`` that ``sign_in`` keeps."""
+        return _context().device()
+
     def refresh(self) -> SyncRequestSession:
         """What the refresh route does, for a route of your own at its path. Errors as ``RequestContext.refresh``."""
         return _context().refresh()

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar, Unpack, cast
 
 from .._core import Claims
 from ..config import TransferMethod
+from ..device import device_from_request
 from ..errors import (
     ClaimValidationFailed,
     ConfigError,
@@ -24,7 +25,7 @@ from ..errors import (
     Unauthorised,
 )
 from ..manager import AsyncSessions, CreateOptions, GuestOptions, ImpersonateOptions, PromoteOptions, Sessions
-from ..session import Issued, Session
+from ..session import Issued, Session, SessionInfo
 from ..session_claims import (
     AUTH_TIME,
     GeneralValidators,
@@ -157,6 +158,7 @@ class GatewayContext:
         self._keep, self.error = {}, None
 
     def _found(self, session: Session, transfer: TransferMethod) -> Any:
+        self._verifier.note_seen(session)
         return session
 
 
@@ -297,6 +299,7 @@ class RequestSteps(GatewayContext):
         self._check_open()
         transfer = self.transport.creation_method(self.incoming)
         options.setdefault("anti_csrf", self.transport.binds_anti_csrf(transfer))
+        options.setdefault("device", self.device())
         return transfer
 
     def _deliver_steps(self, issued: Issued, transfer: TransferMethod) -> Steps[Any]:
@@ -307,6 +310,10 @@ class RequestSteps(GatewayContext):
             yield self.sessions.revoke(issued.session.handle)
             raise
         return self._found(issued.session, transfer)
+
+    def device(self) -> dict[str, str]:
+        """``user_agent`` and ``address`` of this request, those that are known; what ``sign_in`` keeps by default."""
+        return device_from_request(self.incoming, _peer(self._keep), self.sessions.config.trusted_proxies)
 
     def refresh_steps(self) -> Steps[Any]:
         """``refresh``."""
@@ -339,6 +346,7 @@ class RequestSteps(GatewayContext):
         with self.clearing():
             session, transfer = self._acting()
             options.setdefault("anti_csrf", self.transport.binds_anti_csrf(transfer))
+            options.setdefault("device", self.device())
             issued = yield self.sessions.impersonate(session, user_id, **options)
         return (yield from self._deliver_steps(issued, transfer))
 
@@ -429,6 +437,8 @@ class RequestSteps(GatewayContext):
         return self._keep_session(self._session_type(self, session, transfer))
 
     def _keep_session(self, session: Any) -> Any:
+        if session is not None:
+            self.sessions.note_seen(session.session)
         self.current = self._keep[SESSION] = session
         return session
 
@@ -573,6 +583,25 @@ class RequestSessionSteps:
         self._context.outgoing.clear(self._transfer)
         return bool(was_there)
 
+    def list_sessions_steps(self, tenant: str | None) -> Steps[list[SessionInfo]]:
+        """``list_sessions``."""
+        listed = yield self._context.sessions.list_sessions(self.user_id, tenant=tenant, current=self.handle)
+        return listed  # type: ignore[no-any-return]
+
+    def revoke_others_steps(self, tenant: str | None) -> Steps[list[str]]:
+        """``revoke_others``."""
+        ended = yield self._context.sessions.revoke_user(self.user_id, tenant=tenant, except_handle=self.handle)
+        return ended  # type: ignore[no-any-return]
+
+    def revoke_one_steps(self, handle: str) -> Steps[bool]:
+        """``revoke_one``."""
+        info = yield self._context.sessions.info(handle)
+        if info is None or info.user_id != self.user_id:
+            return False
+        if info.handle == self.handle:
+            return (yield from self.revoke_steps())
+        return bool((yield self._context.sessions.revoke(info.handle)))
+
     def get_data_steps(self) -> Steps[Any]:
         """``get_data``."""
         with self._context.clearing():
@@ -653,6 +682,21 @@ class RequestSession(RequestSessionSteps):
         """End the session, and clear its tokens in this request's response; whether it was still there."""
         return await run_async(self.revoke_steps())
 
+    async def list_sessions(self, *, tenant: str | None = None) -> list[SessionInfo]:
+        """The sessions of this session's user, of one tenant or all; ``current`` marks this one."""
+        return await run_async(self.list_sessions_steps(tenant))
+
+    async def revoke_others(self, *, tenant: str | None = None) -> list[str]:
+        """End the user's other sessions, of one tenant or all; the handles of those that were there."""
+        return await run_async(self.revoke_others_steps(tenant))
+
+    async def revoke_one(self, handle: str) -> bool:
+        """End one of the user's sessions; whether it was there. Another user's is as one that is not.
+
+        Of this very session, its tokens are cleared in the response, too.
+        """
+        return await run_async(self.revoke_one_steps(handle))
+
     async def get_data(self) -> Any:
         """The data kept on the server. Raises Unauthorised if the session has ended."""
         return await run_async(self.get_data_steps())
@@ -698,6 +742,18 @@ class SyncRequestSession(RequestSessionSteps):
     def revoke(self) -> bool:
         """As ``RequestSession.revoke``."""
         return run(self.revoke_steps())
+
+    def list_sessions(self, *, tenant: str | None = None) -> list[SessionInfo]:
+        """As ``RequestSession.list_sessions``."""
+        return run(self.list_sessions_steps(tenant))
+
+    def revoke_others(self, *, tenant: str | None = None) -> list[str]:
+        """As ``RequestSession.revoke_others``."""
+        return run(self.revoke_others_steps(tenant))
+
+    def revoke_one(self, handle: str) -> bool:
+        """As ``RequestSession.revoke_one``."""
+        return run(self.revoke_one_steps(handle))
 
     def get_data(self) -> Any:
         """As ``RequestSession.get_data``."""
@@ -745,9 +801,10 @@ class RequestContext(RequestSteps):
 
         Args:
             user_id: the user.
-            create: as for ``AsyncSessions.create``. Unless given, ``previous`` is the request's former session, and
-                ``anti_csrf`` what the configuration says. If the former session is a guest's, and no ``previous`` is
-                given, it is promoted: its payload and data stay (``AsyncSessions.promote``).
+            create: as for ``AsyncSessions.create``. Unless given, ``previous`` is the request's former session,
+                ``anti_csrf`` what the configuration says, and ``device`` the request's user agent and address. If the
+                former session is a guest's, and no ``previous`` is given, it is promoted: its payload and data stay
+                (``AsyncSessions.promote``).
 
         Raises:
             StoreUnavailable: nobody has been signed in.
@@ -865,3 +922,10 @@ class SyncRequestContext(RequestSteps):
         """As ``RequestContext.stop_impersonating``."""
         session: SyncRequestSession = run(self.stop_impersonating_steps())
         return session
+
+
+def _peer(keep: Mapping[str, Any]) -> str | None:
+    """The address at the other end: of an ASGI scope, a WSGI environ, or a Django request's attributes."""
+    client = keep.get("client")
+    address = client[0] if client else keep.get("META", keep).get("REMOTE_ADDR")
+    return address if isinstance(address, str) else None

@@ -131,6 +131,10 @@ class FastVerify:
         """
         return await context_of(request.scope).sign_in_guest(payload, **options)
 
+    def device(self, request: HTTPConnection) -> dict[str, str]:
+        """User agent and address of the request, as far as they are known: the ``device`` that ``sign_in`` keeps."""
+        return context_of(request.scope).device()
+
     async def refresh(self, request: HTTPConnection) -> RequestSession:
         """What the refresh route does, for a route of your own at its path. Errors as ``RequestContext.refresh``."""
         return await context_of(request.scope).refresh()

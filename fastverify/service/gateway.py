@@ -55,6 +55,7 @@ class VerifyEndpoint:
             method = original_method(scope)
             context = GatewayContext(self._sessions, self._rules, self._find, scope["headers"], method, {})
             session, _ = context.identify()
+            self._sessions.note_seen(session)
         except FastVerifyError as error:
             reply = self._rules.reply(error)
             return reply._replace(headers=[*reply.headers, *identity("", "", "")])

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import flask
-from sites import PLANS, and_fresh, described
+from sites import PLANS, and_fresh, described, shown
 
 from fastverify import PrimitiveClaim, Sessions, Unauthorised, not_guest, not_impersonated
 from fastverify.adapters import wsgi
@@ -118,6 +118,20 @@ def _handle(environ: dict[str, Any], context: wsgi.SyncRequestContext) -> Any:
             if "put" in query:
                 session.set_data(query["put"])
             return {"data": session.get_data()}
+        case "/sessions":
+            session = context.session()
+            assert session is not None
+            return {"sessions": [shown(info) for info in session.list_sessions()]}
+        case "/revoke-others":
+            session = context.session()
+            assert session is not None
+            return {"ended": session.revoke_others()}
+        case "/revoke-one":
+            session = context.session()
+            assert session is not None
+            return {"was_there": session.revoke_one(query["handle"])}
+        case "/device":
+            return context.device()
         case "/own-refresh":
             return described(context.refresh())
         case "/own-signout":
@@ -250,6 +264,25 @@ def add_flask_routes(app: flask.Flask, fv: FastVerify) -> None:
             current_session.set_data(flask.request.args["put"])
         return {"data": current_session.get_data()}
 
+    @app.get("/sessions")
+    @session_required()
+    def sessions() -> Any:
+        return {"sessions": [shown(info) for info in current_session.list_sessions()]}
+
+    @app.post("/revoke-others")
+    @session_required()
+    def revoke_others() -> Any:
+        return {"ended": current_session.revoke_others()}
+
+    @app.post("/revoke-one")
+    @session_required()
+    def revoke_one() -> Any:
+        return {"was_there": current_session.revoke_one(flask.request.args["handle"])}
+
+    @app.get("/device")
+    def device() -> Any:
+        return fv.device()
+
     @app.post("/own-refresh")
     def own_refresh() -> Any:
         return described(fv.refresh())
@@ -284,6 +317,7 @@ def environ_of(scope: Scope, body: bytes) -> dict[str, Any]:
         "SERVER_NAME": host,
         "SERVER_PORT": str(port or 80),
         "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": scope["client"][0],
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope["scheme"],
         "wsgi.input": io.BytesIO(body),

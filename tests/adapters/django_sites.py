@@ -18,7 +18,7 @@ from rest_framework.response import Response
 from sites import IS_PRO as IS_PRO_ASYNC
 from sites import PLAN as PLAN_ASYNC
 from sites import act_on_claims as act_on_claims_async
-from sites import and_fresh, described
+from sites import and_fresh, described, shown
 
 from fastverify import AsyncSessions, Sessions, Unauthorised, not_guest, not_impersonated
 from fastverify.adapters.django import FastVerify, session_required
@@ -128,6 +128,25 @@ def data(request: Any) -> Any:
     return JsonResponse({"data": session.get_data()})
 
 
+@session_required()
+def sessions(request: Any) -> Any:
+    return JsonResponse({"sessions": [shown(info) for info in request.fastverify.current.list_sessions()]})
+
+
+@session_required()
+def revoke_others(request: Any) -> Any:
+    return JsonResponse({"ended": request.fastverify.current.revoke_others()})
+
+
+@session_required()
+def revoke_one(request: Any) -> Any:
+    return JsonResponse({"was_there": request.fastverify.current.revoke_one(request.GET["handle"])})
+
+
+def device(request: Any) -> Any:
+    return JsonResponse(fv.device(request))
+
+
 def own_refresh(request: Any) -> Any:
     return JsonResponse(described(fv.refresh(request)))
 
@@ -163,6 +182,10 @@ BLOCKING_URLS = [
         "merge": merge,
         "revoke": revoke,
         "data": data,
+        "sessions": sessions,
+        "revoke-others": revoke_others,
+        "revoke-one": revoke_one,
+        "device": device,
         "own-refresh": own_refresh,
         "own-signout": own_signout,
     }.items()
@@ -251,6 +274,25 @@ async def adata(request: Any) -> Any:
     return JsonResponse({"data": await session.get_data()})
 
 
+@session_required()
+async def asessions(request: Any) -> Any:
+    return JsonResponse({"sessions": [shown(info) for info in await request.fastverify.current.list_sessions()]})
+
+
+@session_required()
+async def arevoke_others(request: Any) -> Any:
+    return JsonResponse({"ended": await request.fastverify.current.revoke_others()})
+
+
+@session_required()
+async def arevoke_one(request: Any) -> Any:
+    return JsonResponse({"was_there": await request.fastverify.current.revoke_one(request.GET["handle"])})
+
+
+async def adevice(request: Any) -> Any:
+    return JsonResponse(fv.device(request))
+
+
 async def aown_refresh(request: Any) -> Any:
     return JsonResponse(described(await fv.refresh(request)))
 
@@ -286,6 +328,10 @@ ASYNC_URLS = [
         "merge": amerge,
         "revoke": arevoke,
         "data": adata,
+        "sessions": asessions,
+        "revoke-others": arevoke_others,
+        "revoke-one": arevoke_one,
+        "device": adevice,
         "own-refresh": aown_refresh,
         "own-signout": aown_signout,
     }.items()
@@ -352,6 +398,18 @@ def drf_data(request: Any) -> Any:
     return Response({"data": request.auth.get_data()})
 
 
+def drf_sessions(request: Any) -> Any:
+    return Response({"sessions": [shown(info) for info in request.auth.list_sessions()]})
+
+
+def drf_revoke_others(request: Any) -> Any:
+    return Response({"ended": request.auth.revoke_others()})
+
+
+def drf_revoke_one(request: Any) -> Any:
+    return Response({"was_there": request.auth.revoke_one(request.query_params["handle"])})
+
+
 DRF_URLS = [
     path("login", for_anybody(drf_login)),
     path("login-for-now", for_anybody(login_for_now)),
@@ -376,6 +434,10 @@ DRF_URLS = [
     path("merge", for_members(drf_merge)),
     path("revoke", for_members(drf_revoke)),
     path("data", for_members(drf_data)),
+    path("sessions", for_members(drf_sessions)),
+    path("revoke-others", for_members(drf_revoke_others)),
+    path("revoke-one", for_members(drf_revoke_one)),
+    path("device", for_anybody(device)),
     path("own-refresh", for_anybody(own_refresh)),
     path("own-signout", for_anybody(own_signout)),
 ]

@@ -16,6 +16,7 @@ from fastverify import (
     AsyncSessions,
     PrimitiveClaim,
     SessionClaimValidator,
+    SessionInfo,
     Unauthorised,
     authenticated_within,
     not_guest,
@@ -158,6 +159,20 @@ async def _handle(scope: Scope, context: RequestContext) -> Any:
             if "put" in query:
                 await session.set_data(query["put"])
             return {"data": await session.get_data()}
+        case "/sessions":
+            session = await context.session()
+            assert session is not None
+            return {"sessions": [shown(info) for info in await session.list_sessions()]}
+        case "/revoke-others":
+            session = await context.session()
+            assert session is not None
+            return {"ended": await session.revoke_others()}
+        case "/revoke-one":
+            session = await context.session()
+            assert session is not None
+            return {"was_there": await session.revoke_one(query["handle"])}
+        case "/device":
+            return context.device()
         case "/own-refresh":
             return described(await context.refresh())
         case "/own-signout":
@@ -241,6 +256,24 @@ def starlette_routes(fv: starlette.FastVerify) -> list[Route]:
             await session.set_data(request.query_params["put"])
         return JSONResponse({"data": await session.get_data()})
 
+    async def sessions(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        return JSONResponse({"sessions": [shown(info) for info in await session.list_sessions()]})
+
+    async def revoke_others(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        return JSONResponse({"ended": await session.revoke_others()})
+
+    async def revoke_one(request: Request) -> Any:
+        session = await fv.session_of(request)
+        assert session is not None
+        return JSONResponse({"was_there": await session.revoke_one(request.query_params["handle"])})
+
+    async def device(request: Request) -> Any:
+        return JSONResponse(fv.device(request))
+
     async def own_refresh(request: Request) -> Any:
         return JSONResponse(described(await fv.refresh(request)))
 
@@ -272,6 +305,10 @@ def starlette_routes(fv: starlette.FastVerify) -> list[Route]:
         "merge": merge,
         "revoke": revoke,
         "data": data,
+        "sessions": sessions,
+        "revoke-others": revoke_others,
+        "revoke-one": revoke_one,
+        "device": device,
         "own-refresh": own_refresh,
         "own-signout": own_signout,
     }
@@ -395,6 +432,22 @@ def add_fastapi_routes(app: FastAPI, fv: FastVerify) -> None:
             await session.set_data(put)
         return {"data": await session.get_data()}
 
+    @app.get("/sessions")
+    async def sessions(session: Annotated[RequestSession, Depends(fv.session())]) -> Any:
+        return {"sessions": [shown(info) for info in await session.list_sessions()]}
+
+    @app.post("/revoke-others")
+    async def revoke_others(session: Annotated[RequestSession, Depends(fv.session())]) -> Any:
+        return {"ended": await session.revoke_others()}
+
+    @app.post("/revoke-one")
+    async def revoke_one(handle: str, session: Annotated[RequestSession, Depends(fv.session())]) -> Any:
+        return {"was_there": await session.revoke_one(handle)}
+
+    @app.get("/device")
+    async def device(request: Request) -> Any:
+        return fv.device(request)
+
     @app.post("/own-refresh")
     async def own_refresh(request: Request) -> Any:
         return described(await fv.refresh(request))
@@ -428,4 +481,11 @@ ANSWERS: dict[str, Callable[[int, Any], Any]] = {
     "starlette": starlette_answer,
     "fastapi": starlette_answer,
 }
+
+
+def shown(info: SessionInfo) -> Any:
+    """What the application shows of one session in a list."""
+    return {"handle": info.handle, "device": info.device, "current": info.current}
+
+
 SITES: dict[str, Build] = {"asgi": asgi_site, "starlette": starlette_site, "fastapi": fastapi_site}

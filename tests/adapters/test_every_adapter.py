@@ -603,6 +603,69 @@ async def test_revoke_in_a_request_ends_and_clears(build: Build, sessions: Async
     assert await sessions.handles("user-1") == []
 
 
+async def test_users_see_their_sessions_and_end_the_others(build: Build, sessions: AsyncSessions) -> None:
+    app = build(sessions)
+    async with Client(app) as phone, Client(app) as laptop, Client(app) as stranger:
+        phone.headers["user-agent"], laptop.headers["user-agent"] = "Phone/1", "Laptop/2"
+        for client in (phone, laptop):
+            await client.login()
+        await stranger.login("user-2")
+        listed = (await phone.call("/sessions", "GET")).json()["sessions"]
+        assert sorted((one["device"]["user_agent"], one["current"]) for one in listed) == [
+            ("Laptop/2", False),
+            ("Phone/1", True),
+        ]
+        assert {one["device"]["address"] for one in listed} == {"127.0.0.1"}
+
+        own, other = (next(one["handle"] for one in listed if one["current"] is which) for which in (True, False))
+        theirs = (await stranger.call("/me", "GET")).json()["handle"]
+        for handle in (theirs, "no-handle"):
+            response = await phone.call(f"/revoke-one?handle={handle}")
+            assert answer(response) == (200, {"was_there": False})
+        assert (await stranger.call("/me", "GET")).status_code == 200, "another user's is as one that is not there"
+        assert answer(await phone.call("/revoke-others")) == (200, {"ended": [other]})
+        assert answer(await laptop.call("/me", "GET")) == UNAUTHORISED
+        assert (await phone.call("/me", "GET")).status_code == 200
+
+        await laptop.login()
+        (here,) = (
+            one["handle"] for one in (await laptop.call("/sessions", "GET")).json()["sessions"] if one["current"]
+        )
+        response = await phone.call(f"/revoke-one?handle={here}")
+        assert answer(response) == (200, {"was_there": True}) and touches_no_token(response)
+        response = await phone.call(f"/revoke-one?handle={own}")
+        assert answer(response) == (200, {"was_there": True})
+        assert response.headers["front-token"] == "remove", "of the request's own session, the client is told"
+        assert await sessions.handles("user-1") == []
+
+
+async def test_the_address_is_the_peers_or_what_a_trusted_proxy_says(build: Build, open_sessions: Open) -> None:
+    forged = {"x_forwarded_for": "6.6.6.6, 10.0.0.1, 192.0.2.7", "user_agent": "Test/1"}
+    for proxies, address in ((0, "127.0.0.1"), (1, "192.0.2.7"), (2, "10.0.0.1"), (4, "127.0.0.1")):
+        async with Client(build(await open_sessions(trusted_proxies=proxies))) as client:
+            device = {"user_agent": "Test/1", "address": address}
+            assert answer(await client.call("/device", "GET", **forged)) == (200, device)
+
+
+async def test_a_request_with_a_session_is_noted_as_its_last_use(
+    build: Build, sessions: AsyncSessions, embedded_url: str
+) -> None:
+    async with Client(build(sessions)) as client:
+        issued = await sessions.create("user-1")
+        handle = issued.session.handle
+        with redis.Redis(unix_socket_path=f"{embedded_url.removeprefix('embedded://')}/socket") as store:
+            (key,) = store.keys(f"*{sessions.config.key_prefix}*:s:{handle}")
+            store.hincrby(key, "seen_at", -3_600_000)
+        before = (await sessions.list_sessions("user-1"))[0].last_seen_at
+        assert before < issued.session.issued_at - 3_500
+        assert (await client.call("/me", "GET", token=issued.access_token)).status_code == 200
+        deadline = time.monotonic() + 15
+        while (await sessions.list_sessions("user-1"))[0].last_seen_at == before:
+            assert time.monotonic() < deadline, "it is not noted"
+            await asyncio.sleep(0.02)
+        assert (await sessions.info(handle)).last_seen_at >= issued.session.issued_at
+
+
 async def test_session_data_is_kept_on_the_server(build: Build, sessions: AsyncSessions) -> None:
     async with Client(build(sessions)) as client:
         await client.login()
