@@ -33,6 +33,11 @@ async def asgi_server(app: Any, listener: socket.socket, certificate: Path | Non
         yield
     finally:
         server.should_exit = True
+        while server.server_state.tasks:
+            await asyncio.sleep(0.01)
+        for connection in list(server.server_state.connections):
+            # A browser does not answer the end of a TLS connection that it keeps for later.
+            connection.transport.abort()
         await task
 
 

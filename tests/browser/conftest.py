@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ import pytest
 import pytest_asyncio
 from browser_site import Site
 from browser_tools import find_tools
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from npm_client import NotInstalled, Scripts, client_scripts
 from playwright.async_api import Browser, BrowserContext, async_playwright
 from tab import Tab
@@ -26,7 +32,7 @@ CHROMIUM_ARGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--host-resolver-rules=MAP *.fastverify.test 127.0.0.1",
+    "--host-resolver-rules=MAP *.fastverify.test 127.0.0.1, MAP *.elsewhere.test 127.0.0.1",
 ]
 #: What a Site takes; the rest is Config's.
 SITE_OPTIONS = {"framework", "host", "website", "more_websites", "cors", "certificate"}
@@ -43,6 +49,29 @@ def scripts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip(f"the web clients could not be installed; a package registry must be in reach: {problem}")
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for any host; contexts are told not to look at it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fastverify.test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "site.pem"
+    path.touch(0o600)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(private + made.public_bytes(Encoding.PEM))
+    return path
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
@@ -54,7 +83,7 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     """A browser profile without a past; its tabs share cookies and storage."""
-    context = await browser.new_context()
+    context = await browser.new_context(ignore_https_errors=True)
     context.set_default_timeout(15_000)
     yield context
     await context.close()

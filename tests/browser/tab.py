@@ -5,18 +5,33 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext, Frame, Page
 
 
 class Tab:
-    def __init__(self, page: Page) -> None:
+    """A page in a tab of its own, or in a frame of another page."""
+
+    def __init__(self, page: Page | Frame) -> None:
         self.page = page
+        self.context = (page.page if isinstance(page, Frame) else page).context
 
     @classmethod
     async def open(cls, context: BrowserContext, origin: str, **query: str) -> Tab:
         page = await context.new_page()
         await page.goto(f"{origin}/?{urlencode(query)}")
         return cls(page)
+
+    @classmethod
+    async def embed(cls, page: Page, origin: str, **query: str) -> Tab:
+        """The page in a frame of a page that is open."""
+        address = f"{origin}/?{urlencode(query)}"
+        element = await page.evaluate_handle(
+            "(src) => document.body.appendChild(Object.assign(document.createElement('iframe'), { src }))", address
+        )
+        frame = await element.as_element().content_frame()
+        await frame.wait_for_load_state()
+        await frame.wait_for_function("location.protocol !== 'about:' && document.readyState === 'complete'")
+        return cls(frame)
 
     async def call(self, path: str, method: str = "GET") -> tuple[int, Any]:
         """The page's own ``fetch``, which the client has wrapped: status and JSON body."""
@@ -53,7 +68,7 @@ class Tab:
 
     async def cookies(self) -> dict[str, Any]:
         """All cookies of the profile, with the attributes that the browser keeps."""
-        return {cookie["name"]: cookie for cookie in await self.page.context.cookies()}
+        return {cookie["name"]: cookie for cookie in await self.context.cookies()}
 
     async def tokens(self) -> dict[str, str]:
         """Names and values of all cookies, the client's time stamp left out."""
