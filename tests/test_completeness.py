@@ -59,6 +59,7 @@ def plain(value: Any) -> Any:
             }
         case SessionInfo():
             names = ("handle", "user_id", "tenant", "payload", "data", "device", "created_at", "expires_at", "current")
+            names += ("absolute_expires_at",)
             return {name: plain(getattr(value, name)) for name in names}
         case EventBatch():
             events = [[event.name, event.handle, event.user_id, event.why] for event in value.events]
@@ -352,6 +353,13 @@ async def test_lists(face: Face) -> None:
     assert (listed["handle"], listed["device"]) == (laptop["handle"], {"name": "laptop"})
     both = await face.do("list_sessions", "user-1", current=phone["handle"])
     assert {one["handle"]: one["current"] for one in both} == {phone["handle"]: True, laptop["handle"]: False}
+
+
+@covers("create", "info")
+async def test_limits_of_a_sessions_own(face: Face) -> None:
+    info = await face.do("info", (await face.sign_in(lifetime=60, idle_timeout=30))["handle"])
+    assert info["expires_at"] - info["created_at"] == 30
+    assert info["absolute_expires_at"] - info["created_at"] == 60
 
 
 @covers("info")

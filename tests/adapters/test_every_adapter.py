@@ -666,6 +666,49 @@ async def test_a_request_with_a_session_is_noted_as_its_last_use(
         assert (await sessions.info(handle)).last_seen_at >= issued.session.issued_at
 
 
+def aged(handle: str, sessions: AsyncSessions, embedded_url: str, seconds: int) -> None:
+    """Time passes for one session."""
+    with redis.Redis(unix_socket_path=f"{embedded_url.removeprefix('embedded://')}/socket") as store:
+        (key,) = store.keys(f"*{sessions.config.key_prefix}*:s:{handle}")
+        for name in ("handed_at", "created_at", "seen_at", "idle_exp", "abs_exp"):
+            store.hincrby(key, name, -1000 * seconds)
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_the_session_that_falls_out_of_a_users_limit_is_signed_out(
+    build: Build, open_sessions: Open, embedded_url: str, transfer: str
+) -> None:
+    sessions = await open_sessions(max_sessions_per_user=1)
+    app = build(sessions)
+    async with Client(app, transfer) as old, Client(app, transfer) as new:
+        await old.login()
+        await new.login()
+        assert answer(await old.call("/me", "GET")) == UNAUTHORISED
+        assert answer(await old.refresh()) == UNAUTHORISED
+        assert (await new.call("/me", "GET")).status_code == 200
+
+
+@pytest.mark.parametrize("limits", [{"idle_timeout": 600}, {"absolute_lifetime": 600}])
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_a_session_beyond_its_limits_is_signed_out_at_its_next_refresh(
+    build: Build, open_sessions: Open, embedded_url: str, transfer: str, limits: dict[str, int]
+) -> None:
+    sessions = await open_sessions(access_token_lifetime=60, exchange_seconds=0, **limits)
+    async with Client(build(sessions), transfer) as client:
+        await client.login()
+        handle = (await client.call("/me", "GET")).json()["handle"]
+        aged(handle, sessions, embedded_url, 400)
+        assert (await client.refresh()).status_code == 200
+        aged(handle, sessions, embedded_url, 400)
+        response = await client.refresh()
+        if "idle_timeout" in limits:
+            assert response.status_code == 200, "it was refreshed in between"
+            aged(handle, sessions, embedded_url, 601)
+            response = await client.refresh()
+        assert answer(response) == UNAUTHORISED and response.headers["front-token"] == "remove"
+        assert not list(client.cookies.jar)
+
+
 async def test_session_data_is_kept_on_the_server(build: Build, sessions: AsyncSessions) -> None:
     async with Client(build(sessions)) as client:
         await client.login()
