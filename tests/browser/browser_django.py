@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from browser_parts import GOLD, PAGE, ROLES, SLOW, TIER, VERIFIED, VIP, Parts, account_page, account_page_after
+from browser_parts import GOLD, OWN, PAGE, ROLES, SLOW, TIER, VERIFIED, VIP, Parts, account_page, account_page_after
 from corsheaders.middleware import CorsMiddleware
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
@@ -80,6 +80,17 @@ def _routes(parts: Parts) -> list[Any]:
     def cart(session: Any) -> Any:
         return {"user": session.user_id, "guest": session.is_guest, "cart": session.payload["cart"]}
 
+    def act_as(request: Any, user: str) -> Any:
+        session = fv.impersonate(request, user, reason="a test")
+        return JsonResponse({"user": session.user_id, "actor": session.actor})
+
+    def return_to_own(request: Any) -> Any:
+        session = fv.stop_impersonating(request)
+        return JsonResponse({"user": session.user_id, "actor": session.actor})
+
+    def actor(session: Any) -> Any:
+        return {"user": session.user_id, "actor": session.actor}
+
     def me(session: Any) -> Any:
         return {"user": session.user_id, "handle": session.handle, "plan": session.payload["plan"]}
 
@@ -121,6 +132,10 @@ def _routes(parts: Parts) -> list[Any]:
         path("signin-for-now/<user>", csrf_exempt(sign_in_for_now)),
         path("guest/<item>", csrf_exempt(begin_as_guest)),
         path("cart", _with_session(cart)),
+        path("act-as/<user>", csrf_exempt(act_as)),
+        path("return", csrf_exempt(return_to_own)),
+        path("actor", _with_session(actor)),
+        path("email", _with_session(show, validators=OWN)),
         path("me", _with_session(me)),
         path("plan/<plan>", _with_session(change_plan)),
         path("gold", _with_session(show, validators=GOLD)),

@@ -4,7 +4,7 @@
 import asyncio
 from typing import Annotated, Any
 
-from browser_parts import GOLD, PAGE, ROLES, SLOW, TIER, VERIFIED, VIP, Parts, account_page, account_page_after
+from browser_parts import GOLD, OWN, PAGE, ROLES, SLOW, TIER, VERIFIED, VIP, Parts, account_page, account_page_after
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
@@ -84,6 +84,24 @@ def _add_routes(app: FastAPI, fv: FastVerify, parts: Parts) -> None:
     @app.get("/cart")
     async def cart(session: Signed) -> dict[str, Any]:
         return {"user": session.user_id, "guest": session.is_guest, "cart": session.payload["cart"]}
+
+    @app.post("/act-as/{user}")
+    async def act_as(request: Request, user: str) -> dict[str, Any]:
+        session = await fv.impersonate(request, user, reason="a test")
+        return {"user": session.user_id, "actor": session.actor}
+
+    @app.post("/return")
+    async def return_to_own(request: Request) -> dict[str, Any]:
+        session = await fv.stop_impersonating(request)
+        return {"user": session.user_id, "actor": session.actor}
+
+    @app.get("/actor")
+    async def actor(session: Signed) -> dict[str, Any]:
+        return {"user": session.user_id, "actor": session.actor}
+
+    @app.post("/email")
+    async def change_email(session: Annotated[RequestSession, Depends(fv.session(validators=OWN))]) -> str:
+        return session.user_id
 
     @app.get("/me")
     async def me(session: Signed) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from browser_parts import GOLD, PAGE, ROLES, SLOW, TIER, VERIFIED, VIP, Parts, account_page, account_page_after
+from browser_parts import GOLD, OWN, PAGE, ROLES, SLOW, TIER, VERIFIED, VIP, Parts, account_page, account_page_after
 from flask import Flask, Response, jsonify
 from flask_cors import CORS
 
@@ -76,6 +76,26 @@ def _add_routes(app: Flask, fv: FastVerify, parts: Parts) -> None:
     def cart() -> Any:
         session = current_session
         return {"user": session.user_id, "guest": session.is_guest, "cart": session.payload["cart"]}
+
+    @app.post("/act-as/<user>")
+    def act_as(user: str) -> Any:
+        session = fv.impersonate(user, reason="a test")
+        return {"user": session.user_id, "actor": session.actor}
+
+    @app.post("/return")
+    def return_to_own() -> Any:
+        session = fv.stop_impersonating()
+        return {"user": session.user_id, "actor": session.actor}
+
+    @app.get("/actor")
+    @session_required()
+    def actor() -> Any:
+        return {"user": current_session.user_id, "actor": current_session.actor}
+
+    @app.post("/email")
+    @session_required(validators=OWN)
+    def change_email() -> Any:
+        return jsonify(current_session.user_id)
 
     @app.get("/me")
     @session_required()

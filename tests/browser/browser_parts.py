@@ -7,6 +7,8 @@
     POST /signin/<user>                 and /signin-for-now/<user>, which forgets when the browser is closed
     POST /guest/<item>                  starts a guest's session with something in its cart; GET /cart shows it
     GET  /me                            who it is
+    POST /act-as/<user>                 impersonates; POST /return goes back, GET /actor tells
+    POST /email                         not by somebody who acts as another user
     POST /plan/<plan>                   changes the payload
     GET  /gold  /vip                    only with such claims; POST /promotion  /admission  gives them
     POST /notes                         a write
@@ -25,7 +27,7 @@ from typing import Any
 
 from npm_client import Scripts
 
-from fastverify import BooleanClaim, PrimitiveArrayClaim, PrimitiveClaim, TryRefreshToken
+from fastverify import BooleanClaim, PrimitiveArrayClaim, PrimitiveClaim, TryRefreshToken, not_impersonated
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 #: Everybody is silver until promoted.
@@ -34,6 +36,7 @@ TIER = PrimitiveClaim("tier", lambda *whose: "silver")
 VERIFIED = BooleanClaim("verified", lambda *whose: False)
 ROLES = PrimitiveArrayClaim("roles", lambda *whose: ["guest"])
 GOLD = [TIER.has_value("gold")]
+OWN = [not_impersonated()]
 VIP = [VERIFIED.is_true(), ROLES.includes("member"), ROLES.excludes("guest")]
 #: ``when`` of ``/slow/<when>`` -> the payload that is merged before the gate, and after it.
 SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from browser_site import REFRESH, SIGN_OUT, Site
+from browser_site import FRAMEWORKS, REFRESH, SIGN_OUT, Site
 from browser_tools import find_tools
 from playwright.async_api import BrowserContext, Error, Page
 from tab import Tab
@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 Serve = Callable[..., Awaitable[Site]]
 OpenTab = Callable[..., Awaitable[Tab]]
+
+in_each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
 
 #: A website that leaves the anti-CSRF check as the last line of defence: its cookies go along on cross-site requests.
 CROSS_SITE_COOKIES = {"cookie_same_site": "none", "cookie_secure": True}
@@ -130,11 +132,12 @@ def forged(site: Site, path: str) -> Exchange:
     return exchange
 
 
+@in_each_framework
 @pytest.mark.parametrize("mode", ["VIA_TOKEN", "VIA_CUSTOM_HEADER"])
 async def test_with_an_anti_csrf_mode_the_pages_calls_pass_and_forged_ones_do_not(
-    serve: Serve, open_tab: OpenTab, context: BrowserContext, foreign_port: int, mode: str
+    serve: Serve, open_tab: OpenTab, context: BrowserContext, foreign_port: int, mode: str, framework: str
 ) -> None:
-    site = await serve(anti_csrf=mode, **CROSS_SITE_COOKIES)
+    site = await serve(framework=framework, anti_csrf=mode, **CROSS_SITE_COOKIES)
     tab = await open_tab(site)
     await tab.sign_in("ann")
     assert await tab.refresh()
@@ -169,12 +172,16 @@ async def test_with_an_anti_csrf_mode_the_pages_calls_pass_and_forged_ones_do_no
     assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
 
 
+@in_each_framework
 async def test_without_an_anti_csrf_mode_a_forged_form_is_told_by_its_origin(
-    serve: Serve, open_tab: OpenTab, context: BrowserContext, foreign_port: int
+    serve: Serve, open_tab: OpenTab, context: BrowserContext, foreign_port: int, framework: str
 ) -> None:
     """And by nothing else: from another port of the development machine, which is as good as ours, it passes."""
-    site = await serve(anti_csrf="NONE", **CROSS_SITE_COOKIES)
-    await (await open_tab(site)).sign_in("ann")
+    site = await serve(framework=framework, anti_csrf="NONE", **CROSS_SITE_COOKIES)
+    tab = await open_tab(site)
+    await tab.sign_in("ann")
+    assert await tab.refresh() and await tab.call("/plan/free", "POST") == (200, {"plan": "free"})
+    assert site.calls("/signin/ann")[0].token_headers == {"front-token"}
     evil = await context.new_page()
     await evil.goto(f"http://127.0.0.1:{foreign_port}")
     await submit_form(evil, f"{site.origin}/notes")

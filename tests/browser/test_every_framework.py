@@ -202,3 +202,78 @@ async def test_a_guest_who_signs_in_keeps_the_cart(serve: Serve, open_tab: OpenT
     assert before.keys() == after.keys() and not set(before.values()) & set(after.values())
     assert await site.sessions.handles(guest) == []
     assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
+
+
+@pytest.mark.parametrize("mode", ["cookie", "header"])
+async def test_somebody_acts_as_another_user_and_returns_to_the_own_session(
+    serve: Serve, open_tab: OpenTab, framework: str, mode: str
+) -> None:
+    site = await serve(framework=framework)
+    tab = await open_tab(site, mode=mode)
+    await tab.sign_in("sam")
+    own = await tab.handle()
+    assert await tab.call("/act-as/ada", "POST") == (200, {"user": "ada", "actor": "sam"})
+    assert await tab.page.evaluate("supertokens.getUserId()") == "ada"
+    assert (await tab.payload())["act"] == {"sub": "sam"}
+    assert await tab.refresh()
+    assert await tab.call("/actor") == (200, {"user": "ada", "actor": "sam"})
+    refusals = [{"id": "act", "reason": {"message": "impersonated"}}]
+    assert await tab.call("/email", "POST") == (403, {"message": "invalid claim", "claimValidationErrors": refusals})
+    assert (await tab.page.evaluate("events"))[-1]["claimValidationErrors"] == refusals
+
+    assert await tab.call("/return", "POST") == (200, {"user": "sam", "actor": None})
+    assert await tab.handle() == own and "act" not in await tab.payload()
+    assert await tab.refresh()
+    assert (await tab.call("/me"))[1] == {"user": "sam", "handle": own, "plan": "pro"}
+    assert await tab.call("/email", "POST") == (200, "sam")
+    assert await site.sessions.handles("ada") == []
+    assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
+
+
+async def test_the_validators_of_web_js_judge_claims_as_the_server_does(
+    serve: Serve, open_tab: OpenTab, framework: str
+) -> None:
+    site = await serve(framework=framework)
+    tab = await open_tab(site, client="web-js")
+    await tab.sign_in("ann")
+    # One global validator of each kind of claim; to refresh the boolean one is to ask the server for admission.
+    await tab.page.evaluate(
+        """() => {
+            const { PrimitiveClaim, BooleanClaim, PrimitiveArrayClaim } = webJs.Session;
+            const refresh = async () => void (await call("/admission", "POST"));
+            globalThis.tier = new PrimitiveClaim({ id: "tier", refresh: async () => {} });
+            globalThis.verified = new BooleanClaim({ id: "verified", refresh });
+            globalThis.roles = new PrimitiveArrayClaim({ id: "roles", refresh: async () => {} });
+            globalThis.vip = [
+                verified.validators.isTrue(), roles.validators.includes("member"), roles.validators.excludes("guest"),
+            ];
+        }"""
+    )
+    by_server = "fetch(api + '/vip').then((response) => webJs.Session.getInvalidClaimsFromResponse({ response }))"
+    by_page = "webJs.Session.validateClaims({ overrideGlobalClaimValidators: () => vip })"
+    refusals = await tab.page.evaluate(by_server)
+    assert [(refusal["id"], refusal["reason"]["message"]) for refusal in refusals] == [
+        ("verified", "wrong value"),
+        ("roles", "wrong value"),
+        ("roles", "wrong value"),
+    ]
+    assert await tab.page.evaluate(by_page) == refusals
+    event = (await tab.page.evaluate("events"))[-1]
+    assert (event["action"], event["claimValidationErrors"]) == ("API_INVALID_CLAIM", refusals)
+    values = "Promise.all([verified, roles, tier].map((claim) => webJs.Session.getClaimValue({ claim })))"
+    assert await tab.page.evaluate(values) == [False, ["guest"], None]
+
+    # What is missing is refreshed first: the claim asks the server, and then holds.
+    await tab.sign_in("ben")
+    assert await tab.page.evaluate(by_page) == []
+    assert len(site.calls("/admission")) == 1
+    assert await tab.call("/vip") == (200, "ben")
+    assert await tab.page.evaluate(values) == [True, ["member"], None]
+    is_gold = """webJs.Session.validateClaims({
+        overrideGlobalClaimValidators: (all) => [...all, tier.validators.hasValue("gold")],
+    })"""
+    reason = {"message": "value does not exist", "expectedValue": "gold", "actualValue": None}
+    assert await tab.page.evaluate(is_gold) == [{"id": "tier", "reason": reason}]
+    assert await tab.call("/promotion", "POST") == (200, "ben")
+    assert await tab.page.evaluate(is_gold) == []
+    assert await tab.signed_in() and not {"SESSION_LOST", "SIGN_OUT"} & set(await tab.events())

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from browser_site import FRAMEWORKS, REFRESH, SIGN_OUT, Site, until
+from browser_site import BLOCKING, FRAMEWORKS, REFRESH, SIGN_OUT, Site, until
 from browser_tools import find_tools
 from fix_stores import LaunchedServer
 from playwright.async_api import Browser, BrowserContext, Error, Route
@@ -35,6 +35,10 @@ Serve = Callable[..., Awaitable[Site]]
 OpenTab = Callable[..., Awaitable[Tab]]
 
 in_each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
+#: For what waits for the clock: the blocking frameworks have their turn in ``make long``.
+in_each_if_long = pytest.mark.parametrize(
+    "framework", ["fastapi", *(pytest.param(name, marks=pytest.mark.long) for name in BLOCKING)]
+)
 
 DAY = 86_400
 #: The ten claims that every access token has, and no other (wire.md section 1.1).
@@ -293,8 +297,11 @@ async def test_an_xhr_with_an_expired_token_is_repeated_after_a_refresh(serve: S
     assert [refresh.status for refresh in site.refreshes[already:]] == [200]
 
 
-async def test_a_refresh_token_as_old_as_d_is_exchanged_for_its_child(serve: Serve, open_tab: OpenTab) -> None:
-    site = await serve(exchange_seconds=W)
+@in_each_if_long
+async def test_a_refresh_token_as_old_as_d_is_exchanged_for_its_child(
+    serve: Serve, open_tab: OpenTab, framework: str
+) -> None:
+    site = await serve(framework=framework, exchange_seconds=W)
     tab = await open_tab(site)
     await tab.sign_in("ann")
     parent = refresh_token(await tab.tokens())
@@ -316,11 +323,12 @@ async def test_a_refresh_token_as_old_as_d_is_exchanged_for_its_child(serve: Ser
     assert (await tab.call("/me"))[0] == 200
 
 
+@in_each_if_long
 @pytest.mark.parametrize(("mode", "tabs_lock"), [("cookie", "on"), ("cookie", "off"), ("header", "off")])
 async def test_two_tabs_that_refresh_at_once_with_one_reply_lost_stay_signed_in(
-    serve: Serve, open_tab: OpenTab, context: BrowserContext, mode: str, tabs_lock: str
+    serve: Serve, open_tab: OpenTab, context: BrowserContext, mode: str, tabs_lock: str, framework: str
 ) -> None:
-    site = await serve(exchange_seconds=W)
+    site = await serve(framework=framework, exchange_seconds=W)
     tabs = [await open_tab(site, mode, **{"tabs-lock": tabs_lock}) for _ in range(2)]
     await tabs[0].sign_in("ann")
     await let_rotation_come_due()
@@ -475,10 +483,11 @@ async def test_a_session_revoked_on_the_server_is_refused_at_its_next_call_and_t
     assert len(site.refreshes) == already
 
 
+@in_each_if_long
 async def test_a_thief_who_replays_an_exchanged_token_ends_the_session_and_the_page_is_told(
-    serve: Serve, open_tab: OpenTab
+    serve: Serve, open_tab: OpenTab, framework: str
 ) -> None:
-    site = await serve(exchange_seconds=W)
+    site = await serve(framework=framework, exchange_seconds=W)
     tab = await open_tab(site, mode="cookie")
     await tab.sign_in("ann")
     stolen = refresh_token(await tab.tokens())
@@ -502,10 +511,11 @@ async def test_a_thief_who_replays_an_exchanged_token_ends_the_session_and_the_p
     assert not await tab.signed_in()
 
 
+@in_each_if_long
 async def test_a_page_whose_stolen_token_the_thief_exchanged_is_told_and_the_thief_loses_all(
-    serve: Serve, open_tab: OpenTab
+    serve: Serve, open_tab: OpenTab, framework: str
 ) -> None:
-    site = await serve(exchange_seconds=W)
+    site = await serve(framework=framework, exchange_seconds=W)
     tab = await open_tab(site, mode="header")
     await tab.sign_in("ann")
     stolen = refresh_token(await tab.tokens())
