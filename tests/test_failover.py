@@ -183,3 +183,63 @@ def test_a_gateway_serves_through_a_failover_and_is_never_wrong(launch_cluster: 
         for one in ended:
             with pytest.raises(Unauthorised):
                 service.refresh(one.refresh_token)
+
+
+def told(service: Sessions, after: str | None) -> tuple[list[str | None], bool, str]:
+    """Users of the events of sessions, whether some were missed, and the cursor."""
+    batch = service.events(after, limit=1000)
+    return [event.user_id for event in batch.events if event.handle], batch.missed, batch.cursor
+
+
+def test_events_of_all_nodes_are_read_together(topology: Topology, unique_prefix: str) -> None:
+    with Sessions.connect(topology.url, settings(unique_prefix, shards=16, event_stream=100)) as service:
+        users = [f"user-{n}" for n in range(24)]
+        for user in users:
+            service.create(user)
+        found, missed, cursor = told(service, None)
+        assert (sorted(map(str, found)), missed) == (sorted(users), False)
+        service.revoke_user("user-7")
+        assert told(service, cursor)[:2] == (["user-7"], False)
+
+
+def test_a_planned_failover_loses_no_event(launch_sentinel: LaunchSentinel) -> None:
+    servers = launch_sentinel()
+    with Sessions.connect(servers.url, settings("fv", shards=2, event_stream=100)) as service:
+        for n in range(4):
+            service.create(f"before-{n}")
+        cursor = told(service, None)[2]
+        servers.wait_healthy()
+        servers.failover()
+        until("a session can be made", lambda: does(lambda: service.create("after")))
+        found, missed, _ = told(service, cursor)
+        assert (set(found), missed) == ({"after"}, False)
+        assert len(told(service, None)[0]) == 4 + len(found)
+
+
+def test_after_a_failover_that_lost_events_a_reader_gets_every_new_one_and_is_told(
+    launch_sentinel: LaunchSentinel,
+) -> None:
+    servers = launch_sentinel()
+    with Sessions.connect(servers.url, settings("fv", shards=1, event_stream=100)) as service:
+        service.create("kept")
+        former, replicas = servers.primary(), servers.replicas()
+        servers.wait_healthy()
+        for replica in replicas:
+            replica.freeze()
+        with former.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")  # what is sent to a frozen one waits for it
+        for _ in range(3):
+            service.create("lost")
+        found, missed, cursor = told(service, None)
+        assert (found, missed) == (["kept", "lost", "lost", "lost"], False)
+        former.freeze()
+        for replica in replicas:
+            replica.thaw()
+        servers.wait_for_new_primary(former)
+        until("a session can be made", lambda: does(lambda: service.create("new")))
+        for _ in range(5):  # more than were lost: their numbers are those of the lost ones, and then others
+            service.create("new")
+        found, missed, cursor = told(service, cursor)
+        assert (set(found), len(found) >= 6, missed) == ({"new"}, True, True)
+        assert told(service, cursor) == ([], False, cursor)
+        former.thaw()

@@ -666,6 +666,37 @@ async def test_a_request_with_a_session_is_noted_as_its_last_use(
         assert (await sessions.info(handle)).last_seen_at >= issued.session.issued_at
 
 
+@pytest.mark.parametrize("transfer", TRANSFERS)
+async def test_what_requests_do_to_sessions_is_told(build: Build, open_sessions: Open, transfer: str) -> None:
+    sessions = await open_sessions(exchange_seconds=0, event_stream=100)
+    app = build(sessions)
+    cursor = (await sessions.events()).cursor
+    async with Client(app, transfer) as client, Client(app, transfer) as thief:
+        await client.login()
+        thief.refresh_token, thief.cookies = client.refresh_token, client.cookies
+        handle = (await client.call("/me", "GET")).json()["handle"]
+        await client.refresh()
+        assert (await thief.refresh()).status_code == 401
+        await client.login("user-2")
+        await client.login("user-3")
+        await client.call("/auth/signout", rid="session")
+        await client.login("user-4")
+        await client.call("/revoke")
+    events = [event for event in (await sessions.events(cursor)).events if event.handle]
+    assert {event.handle for event in events[:3]} == {handle}
+    assert sorted((event.user_id, event.name, event.why) for event in events) == [
+        ("user-1", "session_created", None),
+        ("user-1", "session_refreshed", "rotated"),
+        ("user-1", "token_theft", "one_behind"),
+        ("user-2", "session_created", None),
+        ("user-2", "session_revoked", "replaced"),
+        ("user-3", "session_created", None),
+        ("user-3", "session_revoked", "signed_out"),
+        ("user-4", "session_created", None),
+        ("user-4", "session_revoked", "revoked"),
+    ]
+
+
 def aged(handle: str, sessions: AsyncSessions, embedded_url: str, seconds: int) -> None:
     """Time passes for one session."""
     with redis.Redis(unix_socket_path=f"{embedded_url.removeprefix('embedded://')}/socket") as store:
