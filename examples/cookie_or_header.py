@@ -24,7 +24,9 @@ config = fastverify.Config(
     token_transfer_method=by_client,
     secret=b"change me: 32 random bytes or more",
 )
-sessions = fastverify.AsyncSessions.connect("embedded:///tmp/fastverify", config)  # or redis://localhost:6379/0
+sessions = fastverify.AsyncSessions.connect(
+    "embedded:///tmp/fastverify-cookie-or-header", config
+)  # or redis://localhost:6379/0
 fv = FastVerify(sessions)
 
 

@@ -48,7 +48,9 @@ config = fastverify.Config(
     secret=b"change me: 32 random bytes or more",
     exchange_seconds=0,  # so that a copied refresh token is found at once, below; leave it alone in production
 )
-sessions = fastverify.Sessions.connect("embedded:///tmp/fastverify", config)  # or redis://localhost:6379/0
+sessions = fastverify.Sessions.connect(
+    "embedded:///tmp/fastverify-custom-errors", config
+)  # or redis://localhost:6379/0
 app = Flask(__name__)
 FastVerify(
     sessions,

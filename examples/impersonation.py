@@ -20,7 +20,9 @@ config = fastverify.Config(
     website_domain="http://localhost:8000",
     secret=b"change me: 32 random bytes or more",
 )
-sessions = fastverify.AsyncSessions.connect("embedded:///tmp/fastverify", config)  # or redis://localhost:6379/0
+sessions = fastverify.AsyncSessions.connect(
+    "embedded:///tmp/fastverify-impersonation", config
+)  # or redis://localhost:6379/0
 fv = FastVerify(sessions)
 
 AnySession = Annotated[RequestSession, Depends(fv.session())]

@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI, Request
 import fastverify
 from fastverify.adapters.fastapi import FastVerify, RequestSession
 
-STORE = "embedded:///tmp/fastverify"  # or redis://localhost:6379/0
+STORE = "embedded:///tmp/fastverify-invalidate-sessions"  # or redis://localhost:6379/0
 config = fastverify.Config(
     api_domain="http://localhost:8000",
     website_domain="http://localhost:8000",

@@ -15,7 +15,9 @@ config = fastverify.Config(
     website_domain="http://localhost:8000",
     secret=b"change me: 32 random bytes or more",
 )
-sessions = fastverify.AsyncSessions.connect("embedded:///tmp/fastverify", config)  # or redis://localhost:6379/0
+sessions = fastverify.AsyncSessions.connect(
+    "embedded:///tmp/fastverify-other-services", config
+)  # or redis://localhost:6379/0
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 import fastverify
 from fastverify.adapters.fastapi import FastVerify, RequestSession
 
-STORE = "embedded:///tmp/fastverify"  # or redis://localhost:6379/0
+STORE = "embedded:///tmp/fastverify-session-data"  # or redis://localhost:6379/0
 config = fastverify.Config(
     api_domain="http://localhost:8000",
     website_domain="http://localhost:8000",

@@ -18,7 +18,9 @@ config = fastverify.Config(
     cookie_domain=".example.test",
     secret=b"change me: 32 random bytes or more",
 )
-sessions = fastverify.AsyncSessions.connect("embedded:///tmp/fastverify", config)  # or redis://localhost:6379/0
+sessions = fastverify.AsyncSessions.connect(
+    "embedded:///tmp/fastverify-several-apis", config
+)  # or redis://localhost:6379/0
 fv = FastVerify(sessions)
 
 

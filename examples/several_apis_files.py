@@ -7,7 +7,7 @@ import fastverify
 from fastverify.adapters.asgi import SessionMiddleware, reply_app, require_session
 from fastverify.transport import Rules, json_reply
 
-STORE = "embedded:///tmp/fastverify"  # or redis://localhost:6379/0
+STORE = "embedded:///tmp/fastverify-several-apis"  # or redis://localhost:6379/0
 verifier = fastverify.SessionVerifier.connect(STORE, issuer="http://api.example.test:8000/auth", wait=0)
 rules = Rules(anti_csrf="NONE", origins=["http://www.example.test:8000"])  # as the other APIs have it
 

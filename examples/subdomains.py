@@ -19,7 +19,9 @@ config = fastverify.Config(
     cookie_domain=".example.test",  # browsers send the cookies to every host below it
     secret=b"change me: 32 random bytes or more",
 )
-sessions = fastverify.AsyncSessions.connect("embedded:///tmp/fastverify", config)  # or redis://localhost:6379/0
+sessions = fastverify.AsyncSessions.connect(
+    "embedded:///tmp/fastverify-subdomains", config
+)  # or redis://localhost:6379/0
 fv = FastVerify(sessions)
 
 AnySession = Annotated[RequestSession | None, Depends(fv.session(required=False))]

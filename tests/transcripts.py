@@ -19,7 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-STORE = "embedded:///tmp/fastverify"
+#: Each program keeps its sessions apart from the others': a stranger goes from page to page.
+STORE = re.compile(r"embedded:///tmp/fastverify-[a-z-]+")
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SERVER = re.compile(r"^(?:uvicorn|flask) .*--port \d+.*$", re.MULTILINE)
 _PORT = re.compile(r"\b800\d\b")
@@ -70,7 +71,8 @@ def _free_port() -> int:
 def served(page: Path, where: Path, ports: Ports) -> Iterator[None]:
     """Run the servers of a page, with its programs and its store below this directory."""
     for path in examples_shown(page):
-        text = ports.replaced(path.read_text("utf-8").replace(STORE, f"embedded://{where}/store"))
+        text = ports.replaced(STORE.sub(f"embedded://{where}/store", path.read_text("utf-8")))
+        assert "///tmp/fastverify" not in text, f"{path.name} has no store of its own"
         (where / path.name).write_text(text, "utf-8")
     servers = [line for block in blocks(page, "sh") for line in _SERVER.findall(block)]
     assert servers, f"{page.name} says not what to start"
