@@ -374,9 +374,12 @@ def stop_impersonating(
     if len(reply) == 2 or not reply[2]:
         raise Unauthorised("the session has ended")
     own = handle_bytes(reply[2].decode())
-    args = (uuid_text(own), name, -1 if actor is None else actor.generation, authority.debounce_ms, MAX_REDELIVERIES)
-    bound: tuple[int | str, ...] = (authority.entry_life, "" if anti_csrf is None else int(anti_csrf))
-    reply = _same((yield Call("come_back", authority.tag_of_handle(own), (*args, *bound))), uuid_text(own))
+    args = (
+        *(uuid_text(own), name, -1 if actor is None else actor.generation),
+        *(authority.config.exchange_seconds * 1000, authority.debounce_ms, MAX_REDELIVERIES, authority.entry_life),
+        "" if anti_csrf is None else int(anti_csrf),
+    )
+    reply = _same((yield Call("come_back", authority.tag_of_handle(own), args)), uuid_text(own))
     verdict, store_now, *rest = reply[1:]
     if verdict == b"HOLD":
         raise StoreUnavailable("the primary is new", retry_after=int(rest[0]) // 1000 + 1)

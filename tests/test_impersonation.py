@@ -383,6 +383,10 @@ def test_a_new_primary_goes_beyond_all_that_was_handed_out(lab: Lab) -> None:
         back(lab, issued.session)
     assert 1 <= caught.value.retry_after <= D + 1
     lab.advance(D + CLEAR)
+    lab.redis.hset(lab.record_key(admin), "handed_at", lab.now_ms() - 1000 * (W - 5))  # by a refresh during the hold
+    with pytest.raises(StoreUnavailable):
+        back(lab, issued.session)
+    lab.advance(CLEAR + 1)
     again = back(lab, issued.session)
     assert generation(again.refresh_token, lab) == 4
     lab.confirm(again, 3)  # a report that was long under way
@@ -402,6 +406,7 @@ def test_a_new_primary_that_has_lost_the_session_ends_it(lab: Lab) -> None:
 
 def test_nobody_acts_before_a_new_primary_must_know_all(lab: Lab) -> None:
     admin = lab.create("admin")
+    lab.advance(1)  # not in the very millisecond that the new primary begins in
     lab.fail_over()
     with pytest.raises(StoreUnavailable):
         acting(lab, admin)

@@ -76,6 +76,7 @@ def test_a_client_that_is_ahead_of_the_primary_has_to_refresh_first(lab: Lab) ->
 
 def test_a_new_primary_hands_nothing_out_until_it_must_know_all(lab: Lab) -> None:
     issued = lab.create()
+    lab.advance(1)  # not in the very millisecond that the new primary begins in
     lab.fail_over()
     with pytest.raises(StoreUnavailable) as caught:
         redeliver(lab, issued)

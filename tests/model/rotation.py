@@ -58,6 +58,19 @@ class Rules:
     move_rearms: bool = True
     #: A new primary moves nobody before it has held back, and has seen a refresh token of the session since.
     move_wants_proof: bool = True
+    #: The browser may leave the session for one by which its user acts as another, and gets its refresh token handed
+    #: out when it comes back (``impersonate.lua``, ``come_back.lua``). While it is away it has none of the session's.
+    acts: bool = False
+    #: Handing out a token so counts as handing it out, too.
+    return_rearms: bool = True
+    #: A new primary lets nobody come back before it has held back.
+    return_waits: bool = True
+    #: Nor one that has not seen a refresh token since, while a token that it has handed out may be under way.
+    return_lets_arrive: bool = True
+    #: Then it goes beyond the generation that the session had when it was left.
+    return_goes_beyond: bool = True
+    #: A new primary lets nobody leave before it has held back, and has seen a refresh token of the session since.
+    leave_wants_proof: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,14 +107,18 @@ class Reply(NamedTuple):
     generation: int
     brings_refresh_token: bool
     age: int
+    #: It brings another session's tokens instead; the generation is what this one had then.
+    leaves: bool = False
 
 
 class Request(NamedTuple):
-    """A refresh on its way, or a move with an access token."""
+    """A refresh on its way, or a move with an access token; or one that leaves the session, or comes back to it."""
 
     generation: int
     age: int
     moves: bool = False
+    leaves: bool = False
+    returns: bool = False
 
 
 class State(NamedTuple):
@@ -120,6 +137,8 @@ class State(NamedTuple):
     seen: tuple[int, ...]
     requests: tuple[Request, ...]
     replies: tuple[Reply, ...]
+    #: The browser has left; the generation that the session had then. Its jar holds none of the session's tokens.
+    away: int | None = None
 
 
 class Event(NamedTuple):
@@ -200,6 +219,18 @@ class Model:
             return None
         return record._replace(handed=0) if self.rules.move_rearms else record
 
+    def come_back(self, record: Record, hold: int, left_at: int) -> Record | None:
+        """The new record; None: not yet, and nothing has changed."""
+        if not record.proved:
+            if hold < self.debounce and self.rules.return_waits:
+                return None
+            if record.handed <= self.bounds.window and self.rules.return_lets_arrive:
+                return None
+            if record.generation <= left_at and self.rules.return_goes_beyond:
+                record = Record(left_at + 1, record.handed, None)
+            record = record._replace(proved=hold >= self.debounce)
+        return record._replace(handed=0) if self.rules.return_rearms else record
+
     def confirm(self, record: Record, generation: int) -> Record:
         """A gateway has seen the access token of a generation."""
         if generation == record.generation and record.confirmed is None:
@@ -219,14 +250,7 @@ class Model:
     def steps(self, state: State) -> Iterator[Step]:
         """Everything that can happen next. Raises Refused where that is a refusal."""
         if len(state.requests) + len(state.replies) < self.bounds.messages:
-            sent = Request(state.jar, 0)
-            yield Event("send {}", state.jar), state._replace(requests=_with(state.requests, sent))
-            if self.rules.moves:
-                sent = Request(state.access, 0, moves=True)
-                yield (
-                    Event("ask for a move with {}", state.access),
-                    state._replace(requests=_with(state.requests, sent)),
-                )
+            yield from self._send(state)
         for request in dict.fromkeys(state.requests):
             yield from self._arrive(state, request)
         for reply in dict.fromkeys(state.replies):
@@ -239,10 +263,46 @@ class Model:
         if all(message.age < self.bounds.window for message in state.requests + state.replies):
             yield Event("tick", 0), self._tick(state)
 
+    def _send(self, state: State) -> Iterator[Step]:
+        if state.away is not None:
+            sent = Request(state.away, 0, returns=True)
+            yield Event("ask to come back", 0), state._replace(requests=_with(state.requests, sent))
+            return
+        sent = Request(state.jar, 0)
+        yield Event("send {}", state.jar), state._replace(requests=_with(state.requests, sent))
+        if self.rules.acts:
+            sent = Request(state.jar, 0, leaves=True)
+            yield Event("ask to leave", 0), state._replace(requests=_with(state.requests, sent))
+        if self.rules.moves:
+            sent = Request(state.access, 0, moves=True)
+            yield (
+                Event("ask for a move with {}", state.access),
+                state._replace(requests=_with(state.requests, sent)),
+            )
+
     def _arrive(self, state: State, request: Request) -> Iterator[Step]:
         rest = _without(state.requests, request)
         yield Event("the request with {} is lost", request.generation), state._replace(requests=rest)
         hold = self.first_refresh(state.hold)
+        if request.leaves:
+            if state.primary.proved or not self.rules.leave_wants_proof:
+                replies = _with(state.replies, Reply(state.primary.generation, True, 0, leaves=True))
+                yield (
+                    Event("let go at {}", state.primary.generation),
+                    state._replace(hold=hold, requests=rest, replies=replies),
+                )
+            return
+        if request.returns:
+            back = self.come_back(state.primary, hold, request.generation)
+            if back is not None:
+                replies = _with(state.replies, Reply(back.generation, True, 0))
+                yield (
+                    Event("let back; it was left at {}", request.generation),
+                    state._replace(primary=back, hold=hold, requests=rest, replies=replies),
+                )
+            elif hold != state.hold:
+                yield Event("not yet let back", 0), state._replace(hold=hold, requests=rest)
+            return
         if request.moves:
             moved = self.move(state.primary, hold, request.generation)
             if moved is not None:
@@ -263,11 +323,16 @@ class Model:
     def _return(self, state: State, reply: Reply) -> Iterator[Step]:
         rest = _without(state.replies, reply)
         yield Event(f"the reply with {_kind(reply)} {{}} is lost", reply.generation), state._replace(replies=rest)
+        if reply.leaves:
+            left = state._replace(replies=rest, jar=reply.generation, away=reply.generation)
+            yield Event("away, from {}", reply.generation), left
+            return
         yield (
             Event(f"{_kind(reply)} {{}} delivered", reply.generation),
             state._replace(
                 replies=rest,
                 jar=reply.generation if reply.brings_refresh_token else state.jar,
+                away=None if reply.brings_refresh_token else state.away,
                 access=reply.generation,
                 seen=tuple(sorted({*state.seen, reply.generation})),
             ),
@@ -278,10 +343,15 @@ class Model:
         yield Event("replicated", 0), state._replace(replica=state.primary)
         yield (
             Event("FAILOVER, back to {}", at),
-            state._replace(primary=state.replica._replace(proved=not self.rules.moves), hold=PENDING),
+            state._replace(primary=state.replica._replace(proved=self._trusts), hold=PENDING),
         )
         if state.hold == PENDING:
             yield Event("another session is refreshed", 0), state._replace(hold=self.first_refresh(state.hold))
+
+    @property
+    def _trusts(self) -> bool:
+        """Whether it is of no consequence what a new primary knows: nothing is searched that asks for it."""
+        return not self.rules.moves and not self.rules.acts
 
     def _tick(self, state: State) -> State:
         return state._replace(
@@ -317,6 +387,7 @@ class Model:
             tuple(generation - by for generation in state.seen if generation >= oldest),
             tuple(request._replace(generation=request.generation - by) for request in state.requests),
             tuple(reply._replace(generation=reply.generation - by) for reply in state.replies),
+            None if state.away is None else state.away - by,
         )
 
 
@@ -377,6 +448,8 @@ def _without(messages: tuple[M, ...], message: M) -> tuple[M, ...]:
 
 
 def _kind(reply: Reply) -> str:
+    if reply.leaves:
+        return "another session at"
     return "both tokens" if reply.brings_refresh_token else "access token only"
 
 
@@ -393,6 +466,17 @@ ABLATIONS: dict[str, tuple[Rules, Bounds | None]] = {
     "no re-arming on a move": (Rules(moves=True, move_rearms=False), Bounds(1, 2)),
     "a move on a new primary that has seen no refresh token": (
         Rules(moves=True, move_wants_proof=False),
+        Bounds(1, 2, 1),
+    ),
+    "no re-arming on a return": (Rules(acts=True, return_rearms=False), Bounds(1, 2)),
+    "a return to a new primary that does not wait": (Rules(acts=True, return_waits=False), Bounds(1, 2, 1)),
+    "a return to a new primary that goes not beyond": (Rules(acts=True, return_goes_beyond=False), Bounds(1, 2, 1)),
+    "a return to a new primary while a token is under way": (
+        Rules(acts=True, return_lets_arrive=False),
+        Bounds(1, 2, 1),
+    ),
+    "leaving a new primary that has seen no refresh token": (
+        Rules(acts=True, leave_wants_proof=False),
         Bounds(1, 2, 1),
     ),
 }

@@ -36,6 +36,20 @@ def test_a_client_that_moves_is_never_refused_in_wide_bounds(bounds: Bounds) -> 
     assert search(Rules(moves=True), bounds).trace == ()
 
 
+@pytest.mark.parametrize("bounds", [Bounds(1, 2), Bounds(1, 3), Bounds(2, 2), Bounds(1, 2, 1)], ids=str)
+def test_a_client_that_leaves_for_another_session_and_comes_back_is_never_refused(bounds: Bounds) -> None:
+    result = search(Rules(acts=True), bounds)
+    assert result.trace == ()
+    assert {"let go at {}", "away, from {}", "let back; it was left at {}"} <= result.events
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("bounds", [Bounds(2, 3), Bounds(1, 2, 2), Bounds(2, 2, 1), Bounds(1, 3, 1)], ids=str)
+def test_a_client_that_leaves_and_comes_back_is_never_refused_in_wide_bounds(bounds: Bounds) -> None:
+    assert search(Rules(acts=True), bounds).trace == ()
+
+
 @pytest.mark.parametrize("rules, bounds", NEEDED.values(), ids=NEEDED.keys())
 def test_without_a_rule_that_is_needed_an_honest_client_is_refused(rules: Rules, bounds: Bounds) -> None:
     trace = search(rules, bounds).trace

@@ -3,29 +3,32 @@
 -- more. As in a redelivery (rotation.md) the token's time begins anew.
 -- Which generation the client had does not matter, as long as none that was ever handed out is newer than this one: then a report of
 -- an access token can come in from somewhere, and make the token that is handed out here an old one. Only a new primary may not know
--- the newest. When it has held back, nothing is under way any more; so it goes beyond all that its predecessor can have handed out:
--- when the client left, the generation was g, and a refresh that was under way has made at most one more.
+-- the newest. When it has held back, and W after it has itself handed out a token last, nothing is under way any more; so it goes beyond
+-- all that its predecessor can have handed out: when the client left, the generation was g, and a refresh that was under way has made
+-- at most one more. (tests/model/rotation.py shows what happens without each of these.)
 -- KEYS[1] shard tag.
--- ARGV: handle, the session's that acted for it, g or -1 if it is not known, D (ms), redeliveries allowed, entry life (s), 1 if the
---       session is to be bound to an anti-CSRF token, 0 if not, '' to leave that as it is.
+-- ARGV: handle, the session's that acted for it, g or -1 if it is not known, W (ms), D (ms), redeliveries allowed, entry life (s), 1 if
+--       the session is to be bound to an anti-CSRF token, 0 if not, '' to leave that as it is.
 -- Reply: handle, verdict, now, then for AGAIN: the newest mark that concerns the session (ms, or 0), and the record's fields and
 --        values; for HOLD: for how long (ms). GONE and BUSY have nothing more.
 -- include: time
 -- include: record
 -- include: primary
 local tag, handle, other, g = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
-local debounce, limit, life, bound = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local window, debounce, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local life, bound = tonumber(ARGV[7]), ARGV[8]
 local record, now = tag .. ':s:' .. handle, now_ms()
 if not alive(tag, record, now) then
   return { handle, 'GONE', now }
 end
 local hold = hold_until(tag, now, debounce)
 if not knows_newest(record, hold, debounce) then
-  if now < hold then
-    return { handle, 'HOLD', now, whole(hold - now) }
+  local G, handed_at = unpack(redis.call('HMGET', record, 'G', 'handed_at'))
+  local clear = math.max(hold, tonumber(handed_at) + window + 1)
+  if now < clear then
+    return { handle, 'HOLD', now, whole(clear - now) }
   end
-  local G = tonumber(redis.call('HGET', record, 'G'))
-  if G <= g then
+  if tonumber(G) <= g then
     redis.call('HSET', record, 'G', whole(g + 1), 'redelivered', 0)
     redis.call('HDEL', record, 'conf_at')
   end
