@@ -112,6 +112,14 @@ class Outcome(Generic[T]):
     unwritten: tuple[Event, ...] = ()
 
 
+class EndedNow(Unauthorised):
+    """The session has ended, by the very call that finds out; ``outcome`` says what that did."""
+
+    def __init__(self, message: str, outcome: Outcome[Any]) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
 class AlreadyThere(Exception):
     """A session of this handle has been made already."""
 
@@ -389,7 +397,7 @@ def stop_impersonating(
     # Only now: until the reply to this call is on its way, the call can be made again.
     ended = yield from _end(authority, (raw,), random, "returned")
     if verdict != b"AGAIN":
-        raise Unauthorised("the session of who acted as this user has ended")
+        raise EndedNow("the session of who acted as this user has ended", ended)
     issued = _current(authority, own, rest, Moment(now, store_now, rest[0]))
     _audit.warning("impersonation stopped: %r acted as %r; session=%s", session.actor, session.user_id, _short(name))
     # Told by the call that has ended it, and not again by one that repeats it.
@@ -430,8 +438,8 @@ def refresh(
     if bound and not same_text(anti_csrf, anti_csrf_token(secret)):
         raise Unauthorised("the anti-CSRF token is missing or not this session's")
     if actor and not (yield from _accompany(authority, actor)):
-        yield from _end(authority, (token.handle,), random, "actor")
-        raise Unauthorised("the session of who acted as this user has ended")
+        ended = yield from _end(authority, (token.handle,), random, "actor")
+        raise EndedNow("the session of who acted as this user has ended", ended)
 
     window = authority.config.exchange_seconds * 1000
     reply = yield Call(

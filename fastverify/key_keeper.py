@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import flows
 from ._core import Claims
@@ -105,12 +105,18 @@ class KeyKeeper(SessionVerifier):
                 )
             )
             raise
-        self.refuse(outcome.entries, outcome.life)
-        happened.events += outcome.events
-        happened.unwritten += outcome.unwritten
+        except flows.EndedNow as error:
+            self._take(error.outcome, happened)
+            raise
+        self._take(outcome, happened)
         staleness = self.config.revocation_staleness
         yield from flows.settle(outcome.written, wait, staleness + _REPORT_SECONDS, staleness)
         return outcome.value
+
+    def _take(self, outcome: Outcome[Any], happened: Happened) -> None:
+        self.refuse(outcome.entries, outcome.life)
+        happened.events += outcome.events
+        happened.unwritten += outcome.unwritten
 
     def rotate_keys(self) -> Flow[str]:
         """Publish a new dynamic key now; it signs after its publication delay."""

@@ -135,6 +135,19 @@ async def test_why_sessions_end_is_told(store_url: str, unique_prefix: str, hear
         await life.close()
 
 
+async def test_what_ends_with_its_actors_session_is_told_when_it_is_found_out(life: Facade, heard: Heard) -> None:
+    admin = await life.create("admin")
+    issued = await life.impersonate(admin.session, "user-1", reason="ticket 7")
+    await life.revoke(admin.session.handle)
+    heard.clear()
+    with pytest.raises(Unauthorised):
+        await life.refresh(issued.refresh_token)
+    (event,) = heard
+    assert (event.handle, event.user_id, event.why) == (issued.session.handle, "user-1", "actor")
+    kept = [event for event in await all_events(life) if event.name == "session_revoked"]
+    assert [(event.user_id, event.why) for event in kept] == [("admin", "revoked"), ("user-1", "actor")]
+
+
 async def test_the_streams_hold_what_was_told(life: Facade, heard: Heard) -> None:
     for n in range(5):
         issued = await life.create(f"user-{n}", tenant="acme" if n % 2 else "public", payload={"secret": "payload"})
