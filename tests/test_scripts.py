@@ -77,6 +77,10 @@ def whole_life(lab: Lab, user_id: str) -> None:
     assert len(lab.call("marks", tag)) == 2
     _, at = lab.call("blacklist", tag, 1000, nonce, tenant_entry("acme", marked))
     assert lab.call("reached", tag, at, b"%b:%d" % (nonce, at), 0) in (0, 1)
+    digest = f"{lab.authority.placement.tags.index(tag):02x}{'0' * 62}"
+    assert lab.authority.tag_of_digest(digest) == tag
+    assert lab.run(flows.claim_exchange(lab.authority, digest, "nonce", now=0)) is None
+    assert lab.run(flows.settle_exchange(lab.authority, digest, "nonce", confirmed.session.handle))
     seq, nonce, _, _, *windows = lab.call("follow_start", tag, b"nonce")
     lab.call("follow_scan", tag, windows[0], 0)
     assert lab.call("event", tag, 10, "session_revoked", "", user_id, "public", "said") == [b"session_revoked"]
