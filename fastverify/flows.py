@@ -395,7 +395,7 @@ def stop_impersonating(
         _audit.warning("refresh token redelivered more than %d times; session=%s", MAX_REDELIVERIES, _short(name))
         raise TooManyRefreshes(retry_after=authority.debounce_ms // 1000)
     # Only now: until the reply to this call is on its way, the call can be made again.
-    ended = yield from _end(authority, (raw,), random, "returned")
+    ended = yield from _end(authority, (raw,), random, "returned" if verdict == b"AGAIN" else "actor")
     if verdict != b"AGAIN":
         raise EndedNow("the session of who acted as this user has ended", ended)
     issued = _current(authority, own, rest, Moment(now, store_now, rest[0]))

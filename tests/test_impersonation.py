@@ -187,6 +187,28 @@ async def test_another_issuers_session_becomes_one_of_ours_before_it_acts(life: 
     assert not replace((await life.guest()).session, foreign=True).is_guest
 
 
+@pytest.mark.parametrize("how", ["refresh", "return"])
+async def test_a_session_that_ends_for_want_of_its_actor_is_refused_and_told_at_once(
+    store_url: str, unique_prefix: str, how: str
+) -> None:
+    told: list[Any] = []
+    life = await open_facade("async", store_url, settings(unique_prefix), on_event=told.append)
+    try:
+        admin = await life.create("admin", tenant="staff")
+        issued = await life.impersonate(admin.session, "user-1")
+        await life.revoke_tenant("staff")
+        assert life.verify(issued.access_token), "a mark of the actor's tenant is none of the user's"
+        told.clear()
+        with pytest.raises(Unauthorised):
+            await (life.refresh(issued.refresh_token) if how == "refresh" else life.stop_impersonating(issued.session))
+        assert refuses(life, issued.access_token)
+        assert [(event.name, event.handle, event.why) for event in told] == [
+            ("session_revoked", issued.session.handle, "actor")
+        ]
+    finally:
+        await life.close()
+
+
 @pytest.mark.parametrize("reason", ["x" * 201, "a\nb", 7, None])
 async def test_a_reason_is_a_line(life: Facade, reason: Any) -> None:
     admin = await life.create("admin")
