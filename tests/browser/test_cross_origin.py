@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from browser_site import FRAMEWORKS, REFRESH, SIGN_OUT, Site
+from browser_site import REFRESH, SIGN_OUT, Site
 from browser_tools import find_tools
+from matrix import in_each_framework
 from playwright.async_api import BrowserContext, Error, Page
 from tab import Tab
 from wire import Exchange
@@ -25,8 +26,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 Serve = Callable[..., Awaitable[Site]]
 OpenTab = Callable[..., Awaitable[Tab]]
-
-in_each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
 
 #: A website that leaves the anti-CSRF check as the last line of defence: its cookies go along on cross-site requests.
 CROSS_SITE_COOKIES = {"cookie_same_site": "none", "cookie_secure": True}

@@ -10,24 +10,24 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from browser_parts import SLOW
-from browser_site import FRAMEWORKS, SIGN_OUT, Site
+from browser_site import BLOCKING, FRAMEWORKS, SIGN_OUT, Site
 from browser_tools import find_tools
+from matrix import if_long, in_each_framework, in_each_framework_and_mode, in_each_framework_if_long
 from tab import Tab
 
 find_tools()
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.parametrize("framework", FRAMEWORKS),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 Serve = Callable[..., Awaitable[Site]]
 OpenTab = Callable[..., Awaitable[Tab]]
 
 
 @pytest.mark.parametrize(
-    ("mode", "client", "cors"),
-    [("cookie", "client", "before"), ("header", "client", "after"), ("cookie", "web-js", "after")],
+    ("framework", "mode", "client", "cors"),
+    [(name, "cookie", "client", "before") for name in FRAMEWORKS]
+    + [(name, "header", "client", "after") for name in FRAMEWORKS]
+    + [("fastapi", "cookie", "web-js", "after")]
+    + [if_long(name, "cookie", "web-js", "after") for name in BLOCKING],
 )
 async def test_a_whole_life_with_fifty_calls_at_once_that_find_the_access_token_expired(
     serve: Serve, open_tab: OpenTab, framework: str, mode: str, client: str, cors: str
@@ -78,6 +78,7 @@ async def test_a_whole_life_with_fifty_calls_at_once_that_find_the_access_token_
         assert not any("sAccessToken" in exchange.cookies for exchange in api.log)
 
 
+@in_each_framework
 async def test_what_a_page_reads_where_it_is_rendered_on_the_server(
     serve: Serve, open_tab: OpenTab, framework: str
 ) -> None:
@@ -99,6 +100,7 @@ async def test_what_a_page_reads_where_it_is_rendered_on_the_server(
     assert len(reads) == 3 and not any(read.set_cookies or read.token_headers for read in reads)
 
 
+@in_each_framework
 async def test_a_session_that_is_not_to_be_remembered_is_gone_with_the_browser(
     serve: Serve, open_tab: OpenTab, framework: str
 ) -> None:
@@ -115,6 +117,7 @@ async def test_a_session_that_is_not_to_be_remembered_is_gone_with_the_browser(
     assert (await tab.call("/me"))[0] == 200
 
 
+@in_each_framework
 async def test_a_live_session_moves_from_cookies_to_headers_and_back(
     serve: Serve, open_tab: OpenTab, framework: str
 ) -> None:
@@ -141,7 +144,7 @@ async def test_a_live_session_moves_from_cookies_to_headers_and_back(
     assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
 
 
-@pytest.mark.parametrize("mode", ["cookie", "header"])
+@in_each_framework_and_mode
 @pytest.mark.parametrize("when", SLOW)
 async def test_a_slow_reply_of_a_former_session_leaves_the_sign_in_of_another_user_alone(
     serve: Serve, open_tab: OpenTab, framework: str, mode: str, when: str
@@ -167,6 +170,7 @@ async def test_a_slow_reply_of_a_former_session_leaves_the_sign_in_of_another_us
     assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
 
 
+@in_each_framework_if_long
 async def test_a_slow_reply_of_a_session_that_was_revoked_meanwhile_has_the_page_told_by_a_refresh(
     serve: Serve, open_tab: OpenTab, framework: str
 ) -> None:
@@ -184,7 +188,7 @@ async def test_a_slow_reply_of_a_session_that_was_revoked_meanwhile_has_the_page
     assert "SESSION_LOST" in await tab.events()
 
 
-@pytest.mark.parametrize("mode", ["cookie", "header"])
+@in_each_framework_and_mode
 async def test_a_guest_who_signs_in_keeps_the_cart(serve: Serve, open_tab: OpenTab, framework: str, mode: str) -> None:
     site = await serve(framework=framework)
     tab = await open_tab(site, mode=mode)
@@ -204,7 +208,7 @@ async def test_a_guest_who_signs_in_keeps_the_cart(serve: Serve, open_tab: OpenT
     assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
 
 
-@pytest.mark.parametrize("mode", ["cookie", "header"])
+@in_each_framework_and_mode
 async def test_somebody_acts_as_another_user_and_returns_to_the_own_session(
     serve: Serve, open_tab: OpenTab, framework: str, mode: str
 ) -> None:
@@ -230,6 +234,7 @@ async def test_somebody_acts_as_another_user_and_returns_to_the_own_session(
     assert not {"SESSION_LOST", "UNAUTHORISED", "SIGN_OUT"} & set(await tab.events())
 
 
+@in_each_framework
 async def test_the_validators_of_web_js_judge_claims_as_the_server_does(
     serve: Serve, open_tab: OpenTab, framework: str
 ) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from browser_site import FRAMEWORKS, Site
+from browser_site import Site
 from browser_tools import find_tools
 from conftest import CHROMIUM_ARGS
+from matrix import in_each_framework, in_each_framework_if_long
 from playwright.async_api import BrowserContext, async_playwright
 from tab import Tab
 
@@ -26,8 +27,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 Serve = Callable[..., Awaitable[Site]]
 OpenProfile = Callable[..., Awaitable[BrowserContext]]
-
-in_each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
 
 #: Where API and website are of one site, only this makes the cookies go into frames on other sites.
 IN_FRAMES = {"cookie_same_site": "none"}
@@ -113,7 +112,7 @@ async def test_header_mode_works_in_a_frame_without_any_cookie_of_the_server(
     assert not any(exchange.set_cookies for exchange in site.log if exchange.status == 200)
 
 
-@in_each_framework
+@in_each_framework_if_long
 @pytest.mark.parametrize("settings", [IN_FRAMES, PARTITIONED], ids=["none", "partitioned"])
 async def test_cookie_mode_works_in_a_frame_with_cookies_that_may_go_there(
     serve: Serve, open_profile: OpenProfile, certificate: Path, framework: str, settings: dict[str, Any]
@@ -145,7 +144,7 @@ async def test_lax_cookies_do_not_go_into_a_frame(serve: Serve, open_profile: Op
     assert "sAccessToken" not in await tab.cookies()  # the browser did not even keep it
 
 
-@in_each_framework
+@in_each_framework_if_long
 @pytest.mark.parametrize(("mode", "settings"), [("header", {}), ("cookie", PARTITIONED)], ids=["header", "partitioned"])
 async def test_where_third_parties_get_no_storage_a_page_that_keeps_the_clients_state_works(
     serve: Serve, open_profile: OpenProfile, certificate: Path, framework: str, mode: str, settings: dict[str, Any]

@@ -19,9 +19,10 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from browser_site import BLOCKING, FRAMEWORKS, REFRESH, SIGN_OUT, Site, until
+from browser_site import REFRESH, SIGN_OUT, Site, until
 from browser_tools import find_tools
 from fix_stores import LaunchedServer
+from matrix import in_each_framework_and_mode, in_each_framework_if_long
 from playwright.async_api import Browser, BrowserContext, Error, Route
 from tab import Tab
 from wire import Exchange
@@ -33,12 +34,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 Serve = Callable[..., Awaitable[Site]]
 OpenTab = Callable[..., Awaitable[Tab]]
-
-in_each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
-#: For what waits for the clock: the blocking frameworks have their turn in ``make long``.
-in_each_if_long = pytest.mark.parametrize(
-    "framework", ["fastapi", *(pytest.param(name, marks=pytest.mark.long) for name in BLOCKING)]
-)
 
 DAY = 86_400
 #: The ten claims that every access token has, and no other (wire.md section 1.1).
@@ -297,7 +292,7 @@ async def test_an_xhr_with_an_expired_token_is_repeated_after_a_refresh(serve: S
     assert [refresh.status for refresh in site.refreshes[already:]] == [200]
 
 
-@in_each_if_long
+@in_each_framework_if_long
 async def test_a_refresh_token_as_old_as_d_is_exchanged_for_its_child(
     serve: Serve, open_tab: OpenTab, framework: str
 ) -> None:
@@ -323,7 +318,7 @@ async def test_a_refresh_token_as_old_as_d_is_exchanged_for_its_child(
     assert (await tab.call("/me"))[0] == 200
 
 
-@in_each_if_long
+@in_each_framework_if_long
 @pytest.mark.parametrize(("mode", "tabs_lock"), [("cookie", "on"), ("cookie", "off"), ("header", "off")])
 async def test_two_tabs_that_refresh_at_once_with_one_reply_lost_stay_signed_in(
     serve: Serve, open_tab: OpenTab, context: BrowserContext, mode: str, tabs_lock: str, framework: str
@@ -406,12 +401,12 @@ async def own_store(tmp_path: Path) -> AsyncIterator[LaunchedServer]:
     await asyncio.to_thread(store.stop)
 
 
-@in_each_framework
+@in_each_framework_and_mode
 async def test_a_refresh_answered_503_leaves_every_token_alone_and_works_once_the_store_is_back(
-    serve: Serve, open_tab: OpenTab, own_store: LaunchedServer, framework: str
+    serve: Serve, open_tab: OpenTab, own_store: LaunchedServer, framework: str, mode: str
 ) -> None:
     site = await serve(framework=framework, store=own_store.url, access_token_lifetime=1, revocation_staleness=60)
-    tab = await open_tab(site)
+    tab = await open_tab(site, mode=mode)
     await tab.sign_in("ann")
     await tab.until_access_token_expires()
     tokens = await tab.tokens()
@@ -461,8 +456,7 @@ async def test_without_the_store_calls_are_served_and_nobody_can_sign_in_or_out(
 # --- sessions that end -------------------------------------------------------------------------------------------
 
 
-@in_each_framework
-@pytest.mark.parametrize("mode", ["cookie", "header"])
+@in_each_framework_and_mode
 async def test_a_session_revoked_on_the_server_is_refused_at_its_next_call_and_the_page_is_told(
     serve: Serve, open_tab: OpenTab, mode: str, framework: str
 ) -> None:
@@ -483,7 +477,7 @@ async def test_a_session_revoked_on_the_server_is_refused_at_its_next_call_and_t
     assert len(site.refreshes) == already
 
 
-@in_each_if_long
+@in_each_framework_if_long
 async def test_a_thief_who_replays_an_exchanged_token_ends_the_session_and_the_page_is_told(
     serve: Serve, open_tab: OpenTab, framework: str
 ) -> None:
@@ -498,6 +492,9 @@ async def test_a_thief_who_replays_an_exchanged_token_ends_the_session_and_the_p
     await asyncio.sleep(W + 0.1)
     assert (await tab.call("/me"))[0] == 200
 
+    other = await open_tab(site, mode="cookie")
+    assert await other.signed_in()
+    already = len(site.refreshes)
     reply = await replay(site, stolen)
     assert (reply.status_code, reply.json()) == (401, {"message": "token theft detected"})
     assert reply.headers["front-token"] == "remove"
@@ -509,9 +506,12 @@ async def test_a_thief_who_replays_an_exchanged_token_ends_the_session_and_the_p
     assert await tab.tokens() == {}
     assert (await tab.events())[-1] == "SESSION_LOST"
     assert not await tab.signed_in()
+    # The other tab is signed out by that as well, and asks for nothing more.
+    assert not await other.signed_in() and (await other.call("/me"))[0] == 401
+    assert len(site.refreshes) == already + 2  # the thief's, and the page's
 
 
-@in_each_if_long
+@in_each_framework_if_long
 async def test_a_page_whose_stolen_token_the_thief_exchanged_is_told_and_the_thief_loses_all(
     serve: Serve, open_tab: OpenTab, framework: str
 ) -> None:
@@ -533,8 +533,7 @@ async def test_a_page_whose_stolen_token_the_thief_exchanged_is_told_and_the_thi
     assert await site.sessions.handles("ann") == []
 
 
-@in_each_framework
-@pytest.mark.parametrize("mode", ["cookie", "header"])
+@in_each_framework_and_mode
 async def test_a_page_is_told_of_a_claim_that_fails_and_judges_the_claim_as_the_server_does(
     serve: Serve, open_tab: OpenTab, mode: str, framework: str
 ) -> None:
