@@ -282,3 +282,21 @@ async def test_the_validators_of_web_js_judge_claims_as_the_server_does(
     assert await tab.call("/promotion", "POST") == (200, "ben")
     assert await tab.page.evaluate(is_gold) == []
     assert await tab.signed_in() and not {"SESSION_LOST", "SIGN_OUT"} & set(await tab.events())
+
+
+@in_each_framework_and_mode
+async def test_a_slow_reply_with_a_new_token_does_not_bring_back_who_has_signed_out(
+    serve: Serve, open_tab: OpenTab, framework: str, mode: str
+) -> None:
+    site = await serve(framework=framework)
+    tab = await open_tab(site, mode=mode)
+    await tab.sign_in("ann")
+    slow = asyncio.create_task(tab.call("/slow/before", "POST"))
+    assert await asyncio.to_thread(site.gate.arrived.wait, 10)
+    await tab.sign_out()
+    site.gate.open()
+    assert await slow == (200, "ann")
+    [late] = site.calls("/slow/before")
+    assert not late.set_cookies and not late.token_headers
+    assert await tab.tokens() == {} and not await tab.signed_in()
+    assert (await tab.events())[-1] == "SIGN_OUT"
