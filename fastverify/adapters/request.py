@@ -361,6 +361,7 @@ class RequestSteps(GatewayContext):
                 if left is None:
                     raise
                 session, transfer = left
+            self.current = None  # this very call ends it, and so it is nobody else who is about to sign in
             bound = self.transport.binds_anti_csrf(transfer)
             issued = yield self.sessions.stop_impersonating(session, anti_csrf=bound)
         self.outgoing.created(issued, transfer)
