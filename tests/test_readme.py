@@ -14,6 +14,7 @@ import pytest
 from fix_stores import Launch
 
 import fastverify
+from fastverify.adapters.asgi import RequestSession
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
@@ -99,7 +100,9 @@ def test_the_page_about_keys_signs_a_token_that_another_service_reads(
     assert capsys.readouterr().out == "reports ['read']\n"
 
 
-def test_the_documented_permissions_suffice_for_all_that_the_readme_does(launch: Launch) -> None:
+def test_the_documented_permissions_suffice_for_all_that_the_readme_does_and_for_events(
+    launch: Launch, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = (ROOT / "docs/store.md").read_text("utf-8")
     paragraph = page[page.index("A restricted ACL user") : page.index("## What is in it")]
     (keys,) = re.findall(r"~[^`]+", paragraph)
@@ -109,6 +112,20 @@ def test_the_documented_permissions_suffice_for_all_that_the_readme_does(launch:
         client.acl_setuser("app", enabled=True, passwords=["+right-horse"], keys=[keys[1:]], commands=commands)
     blocking, *_ = programs(ROOT / "README.md", server.url.replace("//", "//app:right-horse@"))
     exec(compile(blocking, "README.md", "exec"), {})
+    events, *_ = programs(ROOT / "docs/events.md", server.url.replace("//", "//app:right-horse@"))
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(events, "events.md", "exec"), names)
+    names["main"]()
+    assert "session_revoked user-2" in capsys.readouterr().out
+
+
+def test_all_that_the_session_of_a_request_has_is_listed() -> None:
+    page = (ROOT / "docs/http.md").read_text("utf-8")
+    table = page[page.index("## The session of a request") : page.index("## A page on another origin")]
+    listed = {name for row in re.findall(r"^\|(.*?)\|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert listed == {
+        name for name in dir(RequestSession) if not name.startswith("_") and not name.endswith("_steps")
+    } - {"session"}
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
