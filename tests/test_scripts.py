@@ -83,6 +83,8 @@ def whole_life(lab: Lab, user_id: str) -> None:
     assert lab.run(flows.settle_exchange(lab.authority, digest, "nonce", confirmed.session.handle))
     seq, nonce, _, _, *windows = lab.call("follow_start", tag, b"nonce")
     lab.call("follow_scan", tag, windows[0], 0)
+    seen = plain_handle(lab.create(user_id).session.handle)
+    assert lab.call("seen", tag, 0, seen) == [seen.encode()]
     assert lab.call("event", tag, 10, "session_revoked", "", user_id, "public", "said") == [b"session_revoked"]
     assert lab.call("events_read", tag, "", "", 1000)[-1][1][-1] == b"said"
     assert lab.call("follow_poll", tag, b"follower", seq, nonce, 10, SERVES) == [b"OK"]
