@@ -131,9 +131,9 @@ class Lab:
         """The second trip of a refresh alone: what the script says of a generation. ``window`` is in seconds."""
         handle, window_ms = plain_handle(issued.session.handle), window * 1000
         debounce_ms = 2 * window_ms + 1000 if window else 0
-        late = self.now_ms() + flows.DEADLINE_MS if deadline is None else deadline
+        late = self.now_ms() + flows.limits.DEADLINE_MS if deadline is None else deadline
         key_id = self.authority.service_keys[0].key_id
-        args = (handle, generation, late, window_ms, debounce_ms, flows.MAX_REDELIVERIES)
+        args = (handle, generation, late, window_ms, debounce_ms, flows.limits.MAX_REDELIVERIES)
         keys = key_id, key_id, self.authority.events_kept
         reply = self.call("refresh", self.tag(issued), *args, self.authority.entry_life, os.urandom(16), *keys)
         assert reply[0] == handle.encode()

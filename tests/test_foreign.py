@@ -381,11 +381,11 @@ async def test_whose_turn_took_too_long_has_made_no_session(
 ) -> None:
     """While the issuer is asked, the turn ends, and another one's begins and ends."""
     token = other.refresh_token()
-    monkeypatch.setattr(flows, "TURN_MS", 1)
+    monkeypatch.setattr(flows.limits, "TURN_MS", 1)
 
     def meanwhile(refresh_token: str) -> Any:
         time.sleep(0.05)
-        monkeypatch.setattr(flows, "TURN_MS", 30_000)
+        monkeypatch.setattr(flows.limits, "TURN_MS", 30_000)
         return "user-1", {}
 
     async def slow_one() -> Any:
@@ -401,7 +401,7 @@ async def test_who_waits_for_another_waits_not_for_ever(
     life: Facade, other: OtherIssuer, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     token = other.refresh_token()
-    monkeypatch.setattr(flows, "TURN_PATIENCE", 0.05)
+    monkeypatch.setattr(flows.limits, "TURN_PATIENCE", 0.05)
     refused = []
 
     def meanwhile(refresh_token: str) -> Any:

@@ -441,7 +441,7 @@ def test_nobody_acts_before_a_new_primary_must_know_all(lab: Lab) -> None:
 
 def test_a_loop_has_an_end(lab: Lab) -> None:
     admin = lab.create("admin")
-    for _ in range(flows.MAX_REDELIVERIES):
+    for _ in range(flows.limits.MAX_REDELIVERIES):
         back(lab, acting(lab, admin).session)
     issued = acting(lab, admin)
     with pytest.raises(TooManyRefreshes):
@@ -519,7 +519,7 @@ def test_what_was_written_down_goes_when_its_time_is_up(lab: Lab) -> None:
 def test_many_sessions_of_a_user_end_in_portions_though_some_act_by_others(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows, "_BATCH", 2)
+    monkeypatch.setattr(flows.limits, "BATCH", 2)
     own = [lab.create("admin") for _ in range(5)]
     others = [acting(lab, one, f"user-{n}") for n, one in enumerate(own) for _ in range(3)]
     assert sorted(lab.revoke_user("admin")) == sorted(one.session.handle for one in own)

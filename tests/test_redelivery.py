@@ -94,7 +94,7 @@ def test_a_new_primary_hands_nothing_out_until_it_must_know_all(lab: Lab) -> Non
 
 def test_a_loop_has_an_end(lab: Lab) -> None:
     issued = lab.create()
-    for _ in range(flows.MAX_REDELIVERIES):
+    for _ in range(flows.limits.MAX_REDELIVERIES):
         redeliver(lab, issued)
     with pytest.raises(TooManyRefreshes):
         redeliver(lab, issued)

@@ -93,7 +93,7 @@ def test_a_late_refresh_is_unavailability_and_its_retry_is_served(lab: Lab, monk
     issued = lab.create()
     lab.advance(D + CLEAR)
     with monkeypatch.context() as patch:
-        patch.setattr(flows, "DEADLINE_MS", -1)
+        patch.setattr(flows.limits, "DEADLINE_MS", -1)
         with pytest.raises(StoreUnavailable):
             lab.refresh(issued.refresh_token)
     assert lab.refresh(issued.refresh_token).refresh_token_changed
@@ -402,7 +402,7 @@ def test_redeliveries_are_counted_for_each_generation(lab: Lab) -> None:
 def test_a_storm_of_redeliveries_is_slowed_down_and_never_theft(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     issued = lab.create()
     child = rotated(lab, issued)
-    for _ in range(flows.MAX_REDELIVERIES):
+    for _ in range(flows.limits.MAX_REDELIVERIES):
         assert lab.decide(issued, 0)[0] == b"AGAIN"
     with caplog.at_level(logging.WARNING, "fastverify.audit"), pytest.raises(TooManyRefreshes) as slowed:
         lab.refresh(issued.refresh_token)
@@ -414,7 +414,7 @@ def test_a_storm_of_redeliveries_is_slowed_down_and_never_theft(lab: Lab, caplog
 def test_after_a_storm_the_parent_is_served_when_d_has_passed(lab: Lab) -> None:
     issued = lab.create()
     child = rotated(lab, issued)
-    for _ in range(flows.MAX_REDELIVERIES + 3):
+    for _ in range(flows.limits.MAX_REDELIVERIES + 3):
         lab.decide(issued, 0)
     lab.advance(D + CLEAR)
     assert lab.refresh(issued.refresh_token).refresh_token == child.refresh_token

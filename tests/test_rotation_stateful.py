@@ -437,7 +437,7 @@ def machine(
 ) -> Iterator[type[Rotation]]:
     """The machine, on each store in turn."""
     caplog.set_level(logging.CRITICAL, "fastverify.audit")  # thousands of thefts
-    monkeypatch.setattr(flows, "MAX_REDELIVERIES", REDELIVERIES)
+    monkeypatch.setattr(flows.limits, "MAX_REDELIVERIES", REDELIVERIES)
     store_of_it = open_store(store_url, **PATIENT)
     store_of_it.start()
     numbers = count()

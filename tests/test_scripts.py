@@ -401,7 +401,7 @@ def test_revoking_twice_writes_twice_and_stands_in_the_set_once(lab: Lab) -> Non
 
 def test_more_handles_than_one_call_takes_are_all_revoked(lab: Lab) -> None:
     live = [lab.create(f"user-{n}").session.handle for n in range(20)]
-    missing = [handle_in(lab, tag) for tag in lab.authority.placement.tags for _ in range(flows._BATCH)]
+    missing = [handle_in(lab, tag) for tag in lab.authority.placement.tags for _ in range(flows.limits.BATCH)]
     assert sorted(lab.revoke(*missing, *live, "nonsense")) == sorted(live)
     written = {entry for tag in lab.authority.placement.tags for entry in lab.entries(tag)}
     assert written == {session_entry(handle) for handle in missing + live}
@@ -429,7 +429,7 @@ def test_revoke_user_may_be_confined_to_a_tenant_and_spare_a_session(lab: Lab) -
 def test_revoke_user_of_more_sessions_than_one_call_takes_leaves_none_whenever_they_came(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, tenant: str | None
 ) -> None:
-    monkeypatch.setattr(flows, "_BATCH", 3)
+    monkeypatch.setattr(flows.limits, "BATCH", 3)
     kept = [lab.create(tenant="acme")] + [lab.create(tenant="public") for _ in range(4 if tenant else 0)]
     before = [lab.create(tenant="acme") for _ in range(7)]
     spare = kept[0].session.handle
