@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: move servers of a Cluster are not the neighbours of tests/faults, which starts the most processes.
 LONGEST = (
     *("faults/test_faults.py", "store/test_contract.py", "test_rotation_stateful.py", "browser/test_web_client.py"),
+    *("browser/test_every_framework.py", "browser/test_subdomains.py", "browser/test_cross_origin.py"),
     *("test_failover.py", "store/test_topologies.py", "test_wheel.py", "test_core_inside.py", "test_types.py"),
 )
 
