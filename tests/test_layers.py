@@ -43,7 +43,8 @@ FOR_THE_TOP = frozenset(
 
 #: What an adapter, and the service, may use of its neighbours.
 SHARED_BY_ADAPTERS = frozenset(
-    f"adapters.{name}" for name in ("asgi", "django_settings", "http", "request", "starlette", "wsgi")
+    f"adapters.{name}"
+    for name in ("asgi", "django_settings", "http", "request", "request_session", "starlette", "wsgi")
 )
 
 #: Packages from elsewhere, and the only places that may know them.

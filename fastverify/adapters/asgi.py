@@ -26,7 +26,8 @@ from ..steps import run_async
 from ..transport import Reply, Rules
 from ..verifier import SessionVerifier
 from .http import ROUTES, Hooks, HttpSessions
-from .request import CONTEXT, SESSION, GatewayContext, RequestContext, RequestSession, require_session
+from .request import CONTEXT, SESSION, GatewayContext, RequestContext, require_session
+from .request_session import RequestSession
 
 __all__ = [
     "CONTEXT",

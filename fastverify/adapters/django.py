@@ -44,7 +44,8 @@ from ..steps import Steps, run, run_async
 from ..transport import Reply, Rules, as_text, cors_headers, headers_of_environ
 from .django_settings import OpenSessions, read_settings
 from .http import HttpSessions
-from .request import RequestContext, RequestSession, SyncRequestContext, SyncRequestSession
+from .request import RequestContext, SyncRequestContext
+from .request_session import RequestSession, SyncRequestSession
 
 __all__ = [
     "FastVerify",

@@ -25,7 +25,7 @@ from rest_framework.exceptions import NotAuthenticated
 
 from ..errors import Unauthorised
 from ..session_claims import RouteValidators
-from .request import SyncRequestSession
+from .request_session import SyncRequestSession
 
 __all__ = ["GuestUser", "SessionAuthentication", "SessionUser", "exception_handler"]
 

@@ -24,7 +24,8 @@ from ..steps import run
 from ..transport import Reply, Rules, as_text, headers_of_environ
 from ..verifier import SessionVerifier
 from .http import ROUTES, Hooks, HttpSessions
-from .request import CONTEXT, SESSION, GatewayContext, SyncRequestContext, SyncRequestSession, require_session
+from .request import CONTEXT, SESSION, GatewayContext, SyncRequestContext, require_session
+from .request_session import SyncRequestSession
 
 __all__ = [
     "CONTEXT",
