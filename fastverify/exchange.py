@@ -26,7 +26,8 @@ from .session import Issued
 from .steps import Steps
 
 if TYPE_CHECKING:
-    from .manager import AsyncSessions, CreateOptions, Sessions
+    from .manager import AsyncSessions, Sessions
+    from .options import CreateOptions
 
     #: The user, what ``create`` is given for them, and perhaps what ends the issuer's own session, called when ours is
     #: there. None: the issuer does not know the token.

@@ -25,11 +25,12 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for names in (
         "errors entries steps",
         "_core config session events",
-        "placement records device store.calls tokens session_claims keys key_ring authority sites transport",
+        "placement records device store.calls tokens session_claims keys key_ring authority sites"
+        " transport outgoing options",
         "flows",
         "store",
         "hints sightings last_seen restoration revocations foreign verifier key_keeper remote_keys claims_by_handle"
-        " exchange manager",
+        " exchange operations manager",
         "adapters service",
     )
 )
@@ -38,7 +39,7 @@ STORE_LAYER, MANAGER_LAYER, TOP_LAYER = 4, 5, 6
 #: What layer 6 may use: the door that every application uses, and the pure HTTP rules.
 FOR_THE_TOP = frozenset(
     {"manager", "steps", "verifier", "transport", "errors", "config", "session", "keys", "_core", "store"}
-    | {"session_claims", "events", "device"}
+    | {"session_claims", "events", "device", "options", "outgoing"}
 )
 
 #: What an adapter, and the service, may use of its neighbours.

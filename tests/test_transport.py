@@ -24,8 +24,9 @@ from fastverify.errors import (
     TryRefreshToken,
     Unauthorised,
 )
+from fastverify.outgoing import Outgoing
 from fastverify.session import Issued, Session
-from fastverify.transport import Incoming, Outgoing, Presented, Rules, Transport, Website
+from fastverify.transport import Incoming, Presented, Rules, Transport, Website
 
 SECRET = bytes(range(32))
 ISSUED_AT = 1_800_000_000  # Fri, 15 Jan 2027 08:00:00 GMT

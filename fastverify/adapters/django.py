@@ -38,7 +38,8 @@ from django.urls import re_path
 from django.views.decorators.csrf import csrf_exempt
 
 from ..errors import SessionError, StoreUnavailable
-from ..manager import AsyncSessions, CreateOptions, GuestOptions, ImpersonateOptions, Sessions
+from ..manager import AsyncSessions, Sessions
+from ..options import CreateOptions, GuestOptions, ImpersonateOptions
 from ..session_claims import RouteValidators
 from ..steps import Steps, run, run_async
 from ..transport import Reply, Rules, as_text, cors_headers, headers_of_environ

@@ -25,7 +25,8 @@ from flask import Flask, Response, current_app, has_request_context, request
 from werkzeug.local import LocalProxy
 
 from ..errors import SessionError, StoreUnavailable
-from ..manager import CreateOptions, GuestOptions, ImpersonateOptions, Sessions
+from ..manager import Sessions
+from ..options import CreateOptions, GuestOptions, ImpersonateOptions
 from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run
 from ..transport import Reply, as_text, cors_headers

@@ -21,7 +21,9 @@ from ..errors import (
     StoreUnavailable,
     Unauthorised,
 )
-from ..manager import AsyncSessions, CreateOptions, GuestOptions, ImpersonateOptions, PromoteOptions, Sessions
+from ..manager import AsyncSessions, Sessions
+from ..options import CreateOptions, GuestOptions, ImpersonateOptions, PromoteOptions
+from ..outgoing import Outgoing
 from ..session import Issued, Session
 from ..session_claims import (
     GeneralValidators,
@@ -29,7 +31,7 @@ from ..session_claims import (
     chosen,
 )
 from ..steps import Steps, run, run_async
-from ..transport import Header, Incoming, Outgoing, Presented, Rules, Transport
+from ..transport import Header, Incoming, Presented, Rules, Transport
 from ..verifier import SessionVerifier
 from .request_session import RequestSession, RequestSessionSteps, SyncRequestSession
 

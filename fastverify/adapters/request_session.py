@@ -10,21 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import Claims
 from ..config import TransferMethod
-from ..errors import (
-    ClaimValidationFailed,
-    ConfigError,
-    TryRefreshToken,
-    Unauthorised,
-)
+from ..errors import ClaimValidationFailed, ConfigError, TryRefreshToken, Unauthorised
 from ..session import Session, SessionInfo
-from ..session_claims import (
-    AUTH_TIME,
-    SessionClaim,
-    Validators,
-    check,
-    fetched,
-    given,
-)
+from ..session_claims import AUTH_TIME, SessionClaim, Validators, check, fetched, given
 from ..steps import Steps, run, run_async
 
 if TYPE_CHECKING:

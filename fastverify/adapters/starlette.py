@@ -27,7 +27,8 @@ from starlette.requests import HTTPConnection, Request
 from starlette.routing import Route
 
 from ..errors import FastVerifyError, SessionError, StoreUnavailable, Unauthorised
-from ..manager import AsyncSessions, CreateOptions, GuestOptions, ImpersonateOptions
+from ..manager import AsyncSessions
+from ..options import CreateOptions, GuestOptions, ImpersonateOptions
 from ..session_claims import GeneralValidators, RouteValidators
 from ..steps import run_async
 from ..transport import cors_headers
