@@ -39,7 +39,8 @@ async def test_a_whole_life_with_fifty_calls_at_once_that_find_the_access_token_
     handle = await tab.handle()
     await api.restart()  # the next access token outlives the test, however slow the machine; same store, same keys
     await tab.until_access_token_expires()
-    already = len(api.refreshes)
+    # Asking for the handle has refreshed already where the machine is slow.
+    already, told = len(api.refreshes), len(await tab.events())
 
     replies = await tab.page.evaluate("Promise.all(Array.from({ length: 50 }, () => call('/me')))")
     assert [reply["status"] for reply in replies] == [200] * 50
@@ -60,10 +61,11 @@ async def test_a_whole_life_with_fifty_calls_at_once_that_find_the_access_token_
 
     events = await tab.events()
     changed = "ACCESS_TOKEN_PAYLOAD_UPDATED"
-    assert events[:3] == ["SESSION_CREATED", changed, "REFRESH_SESSION"]  # stored first, then told
+    assert events[0] == "SESSION_CREATED"
+    assert events[told : told + 2] == [changed, "REFRESH_SESSION"]  # stored first, then told
     # /plan, and the claims that /vip fetched before it refused.
-    assert events[3:7] == [changed, changed, "API_INVALID_CLAIM", "SIGN_OUT"]
-    assert set(events[7:]) <= {"UNAUTHORISED"}
+    assert events[told + 2 : told + 6] == [changed, changed, "API_INVALID_CLAIM", "SIGN_OUT"]
+    assert set(events[told + 6 :]) <= {"UNAUTHORISED"}
 
     assert {exchange.path for exchange in website.log} == {"/", f"/{client}.js"}
     [signed_out] = api.calls(SIGN_OUT)
