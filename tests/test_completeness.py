@@ -3,6 +3,8 @@
 A test is written once, over a ``Face``. Its operations are called on Sessions, on AsyncSessions, and by a request to an
 application that calls them and answers with what came of it, as an administration's own service would. Whether a token
 still serves is asked where a client would ask it: by ``verify``, or of a route that demands a session.
+
+The last test counts: an operation without a test here fails it.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from fastverify import (
 from fastverify._core import parse_unverified
 from fastverify.adapters import flask as flask_adapter
 from fastverify.adapters import starlette as starlette_adapter
+from fastverify.claims_by_handle import SessionClaims
 
 Test = Callable[..., Any]
 PLAN = PrimitiveClaim("plan", lambda *_: "pro")
@@ -487,3 +490,13 @@ async def test_keys(face: Face) -> None:
     await face.do("revoke_key", parse_unverified(issued["access_token"]).key_id)
     assert not await face.serves(issued["access_token"])
     assert await face.serves((await face.do("refresh", issued["refresh_token"]))["access_token"])
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+def test_every_operation_has_a_test_here() -> None:
+    """Sessions' names; AsyncSessions has the same ones, as test_manager.py shows."""
+    public = {name for name, _ in inspect.getmembers(Sessions, inspect.isfunction)}
+    public |= {f"session_claims.{name}" for name, _ in inspect.getmembers(SessionClaims, inspect.isfunction)}
+    assert {name for name in public if "_" not in (name[0], name.split(".")[-1][0])} - NO_OPERATIONS == COVERED
