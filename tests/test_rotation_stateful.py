@@ -207,11 +207,17 @@ class Rotation(RuleBasedStateMachine):
 
     @rule(which=WHICH, back=st.integers(0, 3), times=st.integers(1, REDELIVERIES + 1))
     def repeat(self, which: int, back: int, times: int) -> None:
-        """I10."""
+        """I10, where I4 does not say otherwise: a child that was confirmed longer than W ago."""
         life = self.pick(which, honest=False)
         for _ in range(times):
-            recent = [token for token, (at, _) in life.successes.items() if self.clock - at <= W]
-            if recent and self.row(life) is not None:
+            row = self.row(life)
+            closed = row is not None and row.confirmed is not None and self.clock > row.confirmed + W
+            recent = [
+                token
+                for token, (at, _) in life.successes.items()
+                if self.clock - at <= W and not (row and closed and generation(token, self.lab) < row.generation)
+            ]
+            if recent and row is not None:
                 token = recent[back % len(recent)]
                 brought = life.successes[token][1]
                 again = self.take(life, token)
