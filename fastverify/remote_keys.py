@@ -26,6 +26,8 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
 from ._core import Key, Verifier
@@ -75,6 +77,7 @@ class RemoteKeySet:
         self._source = _Source(url, default_alg, timeout, context)
         self._cool_down = cool_down
         self._keys = KeySet()
+        self._closed = False
         self._loaded = threading.Event()
         self._lock = threading.Lock()
         self._verifiers: weakref.WeakSet[Verifier] = weakref.WeakSet()
@@ -108,14 +111,14 @@ class RemoteKeySet:
             StoreUnavailable: no set has been fetched yet, so that nothing can be said of the token.
         """
         if time.monotonic() - self._fetched_at >= self._cool_down:
-            self._wake.set()
+            self._wake.put(True)
         if not self._loaded.is_set():
             raise StoreUnavailable("the keys are not loaded yet")
 
     def close(self) -> None:
         """Fetch no more; the keys that there are stay."""
-        self._closed.set()
-        self._wake.set()
+        self._closed = True
+        self._wake.put(False)
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys)
@@ -130,7 +133,7 @@ class RemoteKeySet:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_closed"):  # a URL that was refused comes to no thread
+        if hasattr(self, "_wake"):  # a URL that was refused comes to no thread
             self.close()
 
     def __repr__(self) -> str:
@@ -138,12 +141,13 @@ class RemoteKeySet:
 
     def _begin(self) -> None:
         """Start the thread; also in a forked child, where there is none."""
-        self._wake, self._closed = threading.Event(), threading.Event()
-        args = weakref.ref(self), self._wake, self._closed
+        # The collector may come to ``__del__`` anywhere, under any lock: a SimpleQueue may be put into even there.
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        args = weakref.ref(self), self._wake
         threading.Thread(target=_keep_current, args=args, name="fastverify-jwks", daemon=True).start()
 
     def _restart(self) -> None:
-        if not self._closed.is_set():
+        if not self._closed:
             self._lock = threading.Lock()
             self._begin()
 
@@ -175,21 +179,28 @@ class _Restart:
             keys._restart()
 
 
-def _keep_current(ref: weakref.ref[RemoteKeySet], wake: threading.Event, closed: threading.Event) -> None:
-    """The thread: it holds the set only while it fetches, so that one nobody uses any more can go."""
+def _keep_current(ref: weakref.ref[RemoteKeySet], wake: SimpleQueue[bool]) -> None:
+    """The thread: it holds the set only while it fetches, so that one nobody uses any more can go.
+
+    ``wake``: True to fetch now, False to end.
+    """
     pause = _FIRST_PAUSE
-    while not closed.is_set():
+    while True:
         keys = ref()
-        if keys is None:
+        if keys is None or keys._closed:
             return
-        wake.clear()
         due = keys._fetch()
         del keys
         if due is None:
             due, pause = pause, min(2 * pause, _LONGEST_PAUSE)
         else:
             pause = _FIRST_PAUSE
-        wake.wait(due)
+        with suppress(Empty):
+            if not wake.get(timeout=due):
+                return
+        while not wake.empty():  # asked for while it was being done, or several times
+            if not wake.get():
+                return
 
 
 class _Source:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from _thread import start_new_thread
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from threading import Lock
@@ -95,6 +96,14 @@ def _named(key: str, value: Any) -> Any:
         raise ImproperlyConfigured(f"FASTVERIFY[{key!r}]: {error}") from error
 
 
+def _close_elsewhere(sessions: Sessions) -> None:
+    """Called by the collector, which may run anywhere, under any lock: closing waits for other threads, so not here.
+
+    Nor by a ``Thread``, whose start takes locks of its own.
+    """
+    start_new_thread(sessions.close, ())
+
+
 class OpenSessions:
     """The sessions of one middleware: opened when first needed, closed with it or with their event loop.
 
@@ -124,7 +133,8 @@ class OpenSessions:
         with self._lock:
             if self._of_threads is None:
                 sessions = self._make(Sessions)
-                weakref.finalize(self, sessions.close)
+                # At the process's end nothing has to be closed.
+                weakref.finalize(self, _close_elsewhere, sessions).atexit = False
                 with suppress(StoreUnavailable):  # once for all who wait here; what needs the store says so later
                     sessions.jwks()
                 self._of_threads = self._http(sessions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -35,6 +36,7 @@ from fastverify.adapters.django import (
     SyncRequestSession,
     session_required,
 )
+from fastverify.adapters.django_settings import OpenSessions, read_settings
 
 CORS = "corsheaders.middleware.CorsMiddleware"
 HANDLERS = {"wsgi": WSGIHandler, "asgi": ASGIHandler}
@@ -638,3 +640,26 @@ async def test_a_payload_that_no_cookie_holds_is_an_error_of_the_application(
 
     async with Client(site("wsgi", given, [path("view", csrf_exempt(view))]), "cookie") as client:
         assert (await client.call("/view")).text == "refused"
+
+
+def test_the_collector_waits_for_no_closing(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may run in any thread and under any lock, that of a thread which closing waits for among them."""
+    with override_settings(FASTVERIFY=given):
+        opened = OpenSessions(read_settings())
+    sessions = opened.for_threads().sessions
+    assert isinstance(sessions, Sessions)
+    go_on, done, close = threading.Event(), threading.Event(), sessions.close
+
+    def close_slowly() -> None:
+        assert go_on.wait(30)
+        close()
+        done.set()
+
+    monkeypatch.setattr(sessions, "close", close_slowly)
+    del opened
+    gc.collect()
+    assert not done.is_set()
+    go_on.set()
+    assert done.wait(30)
+    with pytest.raises(StoreUnavailable):
+        sessions.create("user-1")
