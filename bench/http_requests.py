@@ -5,7 +5,7 @@
 One server process for each row, one client process that keeps 32 connections busy with one request each. The token is
 a session's access token under RS256, verified before, as nearly all are. Rows:
 
-  bare             the application alone, which answers with a fixed text
+  bare             the application alone: it answers with the user of the session in the scope, or with a fixed text
   gateway          behind SessionMiddleware with a SessionVerifier: the session is found, verified and put in the scope
   service          behind SessionMiddleware with AsyncSessions, which can also issue tokens
   PyJWT            behind a middleware that takes the token from the header and calls jwt.decode
@@ -37,7 +37,7 @@ from typing import Any
 import harness
 import stores
 from fastverify import AsyncSessions, SessionVerifier
-from fastverify.adapters.asgi import SessionMiddleware, require_session
+from fastverify.adapters.asgi import CONTEXT, SESSION, SessionMiddleware
 from fastverify.transport import Rules
 
 USER = "6c1f6b2e-7d0a-4a6e-9b1c-2f0e8d3a5b7c"
@@ -148,27 +148,31 @@ def application(kind: str, store_url: str, jwks: dict[str, Any]) -> Any:
     config = stores.settings(**SETTINGS)
     match kind:
         case "bare":
-            return fixed
+            return answering
         case "gateway":
             gateway = SessionVerifier.connect(store_url, issuer=config.issuer)
-            return SessionMiddleware(named, gateway, rules=Rules(anti_csrf="VIA_CUSTOM_HEADER"))
+            return SessionMiddleware(answering, gateway, rules=Rules(anti_csrf="VIA_CUSTOM_HEADER"))
         case "service":
             sessions = AsyncSessions.connect(store_url, stores.settings(**SETTINGS, anti_csrf="VIA_CUSTOM_HEADER"))
             while not sessions.ready:
                 time.sleep(0.01)
-            return SessionMiddleware(named, sessions)
+            return SessionMiddleware(answering, sessions)
         case "pyjwt":
             return Peer(by_pyjwt(jwks, config.issuer))
         case _:
             return Peer(by_supertokens(jwks))
 
 
-async def fixed(scope: Any, receive: Any, send: Send) -> None:
-    await answer(send, 200, USER)
+class Somebody:
+    user_id = USER
 
 
-async def named(scope: Any, receive: Any, send: Send) -> None:
-    await answer(send, 200, require_session(scope).user_id)
+async def answering(scope: Any, receive: Any, send: Send) -> None:
+    """The same with a middleware and without one, which puts no session and no None into the scope."""
+    session = scope.get(SESSION, Somebody)
+    if session is None:
+        raise scope[CONTEXT].error
+    await answer(send, 200, session.user_id)
 
 
 async def answer(send: Send, status: int, text: str) -> None:

@@ -97,16 +97,12 @@ class SessionMiddleware:
         self._find = self._http.find if eager and isinstance(sessions, SessionVerifier) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        found = self._find(scope["headers"], scope["method"]) if self._find and scope["type"] == "http" else None
-        if found is None:
+        find = self._find
+        if find is None or scope["type"] != "http" or (found := find(scope["headers"], scope["method"])) is None:
             await self._with_context(scope, receive, send)
             return
         # What a gateway does for nearly every request: it needs no context, for nothing can be queued.
-        scope[SESSION] = session = found[0]
-        self._note_seen(session)
+        scope[SESSION] = found[0]
         sending = Sending(send)
         try:
             await self.app(scope, receive, sending)
@@ -118,6 +114,9 @@ class SessionMiddleware:
             await response(scope, receive, send)
 
     async def _with_context(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
         is_socket = scope["type"] == "websocket"
         context = self._http.open(scope["headers"], "GET" if is_socket else scope["method"], scope, is_socket)
 
