@@ -371,15 +371,19 @@ async def test_a_new_cookie_whose_reply_the_script_never_read_is_good(
     await let_rotation_come_due()
     parent = refresh_token(await tab.tokens())
 
+    answered: list[int] = []
+
     async def keep_the_cookies_only(route: Route) -> None:
         try:
-            await route.fetch()  # goes through the browser context, so Set-Cookie reaches its jar
+            # Goes through the browser context, so Set-Cookie reaches its jar. An idle connection may just be closed.
+            answered.append((await route.fetch(max_retries=2)).status)
         finally:
             await route.abort("connectionreset")
 
     await context.route(f"**{REFRESH}", keep_the_cookies_only, times=1)
     with pytest.raises(Error, match="Failed to fetch"):
         await tab.refresh()
+    assert answered == [200]
     child = refresh_token(await tab.tokens())
     assert child != parent
 

@@ -57,7 +57,7 @@ def run(rig: Rig, faults: Iterable[str], *, warm_up: float = WARM_UP, settle: fl
             FAULTS[name].inject(rig)
             rig.wait_for_service()
             time.sleep(settle)
-        time.sleep(rig.setup.staleness + 1)  # ghosts come again, to be refused
+        time.sleep(rig.setup.staleness + 3)  # ghosts come again, to be refused: some of them after B
     finally:
         rig.stop()
 
