@@ -51,7 +51,8 @@ _NO_BINARY = (
 #: The watchdogs that this process started, and its open stores, both by directory.
 _watchdogs: dict[Path, Popen[bytes]] = {}
 _users: Counter[Path] = Counter()
-_guard = threading.Lock()
+# The one lock that all stores of a process share: the collector may close one of them while another is opened.
+_guard = threading.RLock()
 _exiting = False
 
 
@@ -257,7 +258,7 @@ def _stop_all() -> None:
 def _forget() -> None:
     """In a forked child: the servers are the parent's, and must not outlive it for a pipe that the child holds."""
     global _guard
-    _guard = threading.Lock()
+    _guard = threading.RLock()
     for watchdog in _watchdogs.values():
         assert watchdog.stdin is not None
         watchdog.stdin.close()

@@ -448,6 +448,28 @@ def watchdog(*command: str, grace: float = WAIT) -> Iterator[subprocess.Popen[by
             process.kill()
 
 
+def test_the_collector_may_close_a_store_while_another_is_opened(tmp_path: Path) -> None:
+    """It can come in the middle of opening one, in the same thread."""
+    done = threading.Event()
+
+    class Path_(type(tmp_path)):  # type: ignore[misc]
+        def __hash__(self) -> int:
+            if not done.is_set() and embedded._guard._is_owned():  # type: ignore[attr-defined]
+                done.set()
+                other.close()
+            return super().__hash__()
+
+        def resolve(self, strict: bool = False) -> Path_:
+            return self
+
+    other = embedded.Server(tmp_path / "other")
+    thread = threading.Thread(target=lambda: embedded.Server(Path_(tmp_path / "one")).close(), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert done.is_set() and not thread.is_alive()
+    assert not embedded._users[tmp_path / "other"]
+
+
 @pytest.mark.parametrize(("command", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)])
 def test_the_watchdog_ends_with_its_server_and_with_its_status(command, status):
     with watchdog("/bin/sh", "-c", command) as process:
