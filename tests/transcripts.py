@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from fix_requirements import require_tool
+
 ROOT = Path(__file__).resolve().parent.parent
 #: Each program keeps its sessions apart from the others': a stranger goes from page to page.
 STORE = re.compile(r"embedded:///tmp/fastverify-[a-z-]+")
@@ -132,6 +134,8 @@ def check(page: Path, where: Path) -> None:
     """Start what a page says, type what it types, and compare what comes back."""
     steps = transcript(page)
     assert steps, f"{page.name} shows nothing to type"
+    for tool in ("bash", "curl"):
+        require_tool(tool, f"apt-get install {tool}, by which the pages' commands are typed")
     for attempt in range(3):
         ports, folder = Ports(), where / f"attempt-{attempt}"
         folder.mkdir()
