@@ -102,6 +102,7 @@ class SessionMiddleware:
             await self._with_context(scope, receive, send)
             return
         # What a gateway does for nearly every request: it needs no context, for nothing can be queued.
+        self._note_seen(found[0])
         scope[SESSION] = found[0]
         sending = Sending(send)
         try:

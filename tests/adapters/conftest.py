@@ -13,7 +13,7 @@ from clients import Open
 from django_sites import BLOCKING_DJANGO_SITES, DJANGO_SITES
 from sites import SITES, Build
 
-from fastverify import AsyncSessions, Config, Sessions
+from fastverify import AsyncSessions, Config, Sessions, SessionVerifier
 from fastverify.store import open_store
 
 SECRET = bytes(range(32))
@@ -66,6 +66,17 @@ async def open_sessions(request: pytest.FixtureRequest, unique_prefix: str, open
             return await stack.enter_async_context(sessions)
 
         yield open_
+
+
+@pytest.fixture
+async def gateway(sessions: AsyncSessions, embedded_url: str) -> AsyncIterator[SessionVerifier]:
+    """A verifier of its own, as another process would have, that knows all that has been revoked so far."""
+    config = sessions.config
+    await sessions.jwks()
+    verifier = SessionVerifier(open_store(embedded_url), issuer=config.issuer, prefix=config.key_prefix)
+    verifier.start(10)
+    yield verifier
+    verifier.close()
 
 
 @pytest.fixture(params=[*ASYNC, *BLOCKING])

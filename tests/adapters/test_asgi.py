@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -35,24 +34,12 @@ from fastverify.adapters.asgi import (
     reply_app,
     require_session,
 )
-from fastverify.store import open_store
 from fastverify.transport import Rules, json_reply
 
 
 @pytest.fixture
 async def sessions(open_sessions: Open) -> AsyncSessions:
     return await open_sessions()
-
-
-@pytest.fixture
-async def gateway(sessions: AsyncSessions, embedded_url: str) -> AsyncIterator[SessionVerifier]:
-    """A verifier of its own, as another process would have, that knows all that has been revoked so far."""
-    config = sessions.config
-    await sessions.jwks()
-    verifier = SessionVerifier(open_store(embedded_url), issuer=config.issuer, prefix=config.key_prefix)
-    verifier.start(10)
-    yield verifier
-    verifier.close()
 
 
 async def whoami(scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import itertools
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -21,7 +21,6 @@ from fastverify.adapters.asgi import CONTEXT, SESSION, SessionMiddleware, contex
 from fastverify.adapters.request import GatewayContext
 from fastverify.config import AntiCsrf
 from fastverify.errors import SessionError
-from fastverify.store import open_store
 from fastverify.transport import Rules, Transport, json_reply
 
 OURS, FOREIGN = "https://example.com", "https://evil.example"
@@ -30,16 +29,6 @@ OURS, FOREIGN = "https://example.com", "https://evil.example"
 @pytest.fixture
 async def sessions(open_sessions: Open) -> AsyncSessions:
     return await open_sessions()
-
-
-@pytest.fixture
-async def gateway(sessions: AsyncSessions, embedded_url: str) -> AsyncIterator[SessionVerifier]:
-    config = sessions.config
-    await sessions.jwks()
-    verifier = SessionVerifier(open_store(embedded_url), issuer=config.issuer, prefix=config.key_prefix)
-    verifier.start(10)
-    yield verifier
-    verifier.close()
 
 
 def every_rule() -> Iterator[Rules]:
@@ -200,6 +189,21 @@ async def test_errors_of_an_application_behind_a_gateway(
     else:
         await call
         assert sent[0]["status"] == 503
+
+
+async def test_a_gateway_notes_a_session_whose_token_is_cached(
+    sessions: AsyncSessions, gateway: SessionVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = (await sessions.create("user-1")).access_token
+    session, noted = gateway.verify(token), list[Session]()
+    monkeypatch.setattr(gateway, "note_seen", noted.append)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert CONTEXT not in scope
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"authorization", f"Bearer {token}".encode())]}
+    await SessionMiddleware(app, gateway)(scope, None, None)  # type: ignore[arg-type]
+    assert noted == [session]
 
 
 @pytest.mark.parametrize("path", ["/", "/anonymous", "/auth/session/refresh"])
